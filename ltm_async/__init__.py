@@ -1,0 +1,82 @@
+"""Long-term memory for asyncio agents.
+
+Everything is imported on first use: ``import ltm_async`` loads neither a driver nor asyncio.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .backend import LTMBackend
+    from .blobs.local import LocalBlobStore
+    from .blobs.memory import MemoryBlobStore
+    from .catalogs.memory import MemoryCatalog
+    from .catalogs.sqlite import SQLiteCatalog
+    from .entry import compute_content_hash
+    from .errors import (
+        AccessDeniedError,
+        ClosedError,
+        ConfigError,
+        ConflictError,
+        CorruptError,
+        DeadlineError,
+        FencedError,
+        InvalidEntryError,
+        LTMError,
+        MissingDriverError,
+        OutcomeUnknownError,
+        RateLimitedError,
+        StoreError,
+        UnavailableError,
+    )
+    from .factories import create_catalog_backend, create_ltm_backend
+    from .protocols import BlobStore, Catalog
+    from .retry import RetryPolicy
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "backend": ("LTMBackend",),
+    "blobs.local": ("LocalBlobStore",),
+    "blobs.memory": ("MemoryBlobStore",),
+    "catalogs.memory": ("MemoryCatalog",),
+    "catalogs.sqlite": ("SQLiteCatalog",),
+    "entry": ("compute_content_hash",),
+    "errors": (
+        "AccessDeniedError",
+        "ClosedError",
+        "ConfigError",
+        "ConflictError",
+        "CorruptError",
+        "DeadlineError",
+        "FencedError",
+        "InvalidEntryError",
+        "LTMError",
+        "MissingDriverError",
+        "OutcomeUnknownError",
+        "RateLimitedError",
+        "StoreError",
+        "UnavailableError",
+    ),
+    "factories": ("create_catalog_backend", "create_ltm_backend"),
+    "protocols": ("BlobStore", "Catalog"),
+    "retry": ("RetryPolicy",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,652 @@
+"""LTMBackend: the one place where a catalog and a blob store meet."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from . import batching, collecting, reading, updating, verifying, writing
+from .config import OPTION_NAMES, Options, check_names, check_timeout, expand_env, options_from
+from .deadline import Deadline
+from .drafting import draft_all, draft_one
+from .entry import (
+    MAX_NAMESPACE_BYTES,
+    check_key,
+    check_text,
+    encode_metadata,
+    to_datetime,
+    to_expiry,
+)
+from .errors import ClosedError, ConfigError, InvalidEntryError, StoreError
+from .protocols import BlobStore, Catalog
+from .registry import plan_blob_store, plan_catalog
+from .results import (
+    CleanupResult,
+    CollectResult,
+    DeleteBatchResult,
+    DeleteResult,
+    EntryInfo,
+    ListResult,
+    Result,
+    RetrieveBatchResult,
+    RetrieveResult,
+    StatsResult,
+    StoreBatchResult,
+    StoreResult,
+    TouchResult,
+    VerifyResult,
+)
+from .retry import RetryPolicy
+from .stores import Stores
+from .transfer import Gate, PerLoop
+
+R = TypeVar("R", bound=Result)
+
+logger = logging.getLogger(__name__)
+
+MAX_LIST = 1000
+MAX_CLEANUP = 100_000
+CLOSE_TIMEOUT_S = 10.0
+STRAY_AGE = timedelta(days=7)
+WARN_EVERY_S = 60.0
+
+
+class LTMBackend:
+    """Long-term memory: values under keys, in a catalog and a blob store.
+
+    A value whose canonical JSON is smaller than *inline_threshold* lives in its catalog row; a
+    larger one is a blob. Nothing is opened and no driver imported before the first call or
+    ``async with``. Usable from any event loop and thread, and after a fork.
+
+    Args:
+        catalog: ``"sqlite:///memory.db"``, ``"memory:"``, a mapping with the key ``type``, or
+            a :class:`~ltm_async.protocols.Catalog`, which stays yours to close.
+        storage_uri: A folder, ``"file:///path"``, ``"memory:"``, a mapping with the key
+            ``uri``, or a :class:`~ltm_async.protocols.BlobStore`, which stays yours to close.
+        namespace: Up to 256 bytes; a backend sees no other namespace.
+        inline_threshold: Bytes of JSON below which a value lives in its row; 0 to 524288.
+        batch_size: Entries that are stored, read or deleted at once; 1 to 10000. Each such batch
+            is atomic.
+        max_concurrency: Blobs on their way at once; 1 to 1000.
+        max_inflight_bytes: Memory for encoded values, of which one that is larger by itself may
+            use more; at least 65536.
+        on_unavailable: What a store that fails does to a call: ``"degrade"`` logs a warning, at
+            most one a minute, and returns a result with ``success=False``; ``"raise"`` raises.
+            Bad input, conflicts and a closed backend always raise.
+        timeout: Seconds for each call, or None; each method takes one for itself.
+        retry: How often a store that is unavailable is asked again within that time.
+
+    Raises:
+        ConfigError: An argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog | str | Mapping[str, Any],
+        storage_uri: BlobStore | str | os.PathLike[str] | Mapping[str, Any],
+        *,
+        namespace: str = "",
+        inline_threshold: int = 1024,
+        batch_size: int = 500,
+        max_concurrency: int = 50,
+        max_inflight_bytes: int = 64 * 1024 * 1024,
+        on_unavailable: Literal["degrade", "raise"] = "degrade",
+        timeout: float | None = 30.0,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  # frozen
+    ) -> None:
+        try:
+            check_text("namespace", namespace, MAX_NAMESPACE_BYTES)
+        except InvalidEntryError as exc:
+            raise ConfigError(str(exc)) from None
+        self._options = Options(
+            namespace=namespace,
+            inline_threshold=inline_threshold,
+            batch_size=batch_size,
+            max_concurrency=max_concurrency,
+            max_inflight_bytes=max_inflight_bytes,
+            on_unavailable=on_unavailable,
+            timeout=timeout,
+            retry=retry,
+        )
+        self._owns_catalog = isinstance(catalog, (str, Mapping))
+        self._owns_blobs = isinstance(storage_uri, (str, os.PathLike, Mapping))
+        self._make_catalog = (
+            plan_catalog(catalog) if isinstance(catalog, (str, Mapping)) else lambda: catalog
+        )
+        self._make_blobs = (
+            plan_blob_store(storage_uri)
+            if isinstance(storage_uri, (str, os.PathLike, Mapping))
+            else lambda: storage_uri
+        )
+        self._made: Stores | None = None
+        self._making = threading.Lock()
+        self._closed = False
+        self._warned_at = -WARN_EVERY_S
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """A backend from the mapping of a configuration file.
+
+        The keys are ``catalog`` (a URL or a mapping with ``type``), ``storage`` or ``storage_uri``
+        (a URI or a mapping with ``uri``) and this class's options; ``retry`` is a mapping of
+        :class:`~ltm_async.retry.RetryPolicy`'s fields. ``${NAME}`` and ``${NAME:-default}`` in any
+        text are replaced from the environment.
+
+        Raises:
+            ConfigError: A key is unknown, with the nearest that exists, or a value is wrong.
+        """
+        if not isinstance(config, Mapping):
+            raise ConfigError(f"the configuration must be a mapping, not {type(config).__name__}")
+        check_names("ltm", config, ("catalog", "storage", "storage_uri", *OPTION_NAMES))
+        expanded = expand_env(config, os.environ)
+        if ("storage" in expanded) == ("storage_uri" in expanded):
+            raise ConfigError("ltm needs one of the keys 'storage' and 'storage_uri'")
+        if "catalog" not in expanded:
+            raise ConfigError("ltm needs the key 'catalog', such as 'sqlite:///memory.db'")
+        catalog = expanded.pop("catalog")
+        storage = expanded.pop("storage", None) or expanded.pop("storage_uri", None)
+        return cls(catalog, storage, **options_from(expanded))
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "new" if self._made is None else "in use"
+        return f"<LTMBackend namespace={self._options.namespace!r} {state}>"
+
+    async def __aenter__(self) -> Self:
+        try:
+            async with Deadline(self._options.timeout):
+                stores = self._stores()
+                await stores.retry.unanswered(stores.catalog.open)
+                await stores.retry.unanswered(stores.blobs.open)
+        except StoreError as exc:
+            try:
+                self._operational(exc)
+            except StoreError:
+                await self.aclose()
+                raise
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the stores that this backend made, within 10 seconds. Twice is fine."""
+        self._closed = True
+        stores = self._made
+        if stores is None:
+            return
+        async with Deadline(CLOSE_TIMEOUT_S):
+            if self._owns_blobs:
+                await stores.blobs.aclose()
+            if self._owns_catalog:
+                await stores.catalog.aclose()
+
+    # One entry
+
+    async def store(
+        self,
+        key: str,
+        value: Any,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: float | timedelta | None = None,
+        expires_at: datetime | None = None,
+        if_version: int | None = None,
+        if_absent: bool = False,
+        timeout: float | None = None,
+    ) -> StoreResult:
+        """Store *value* under *key*, replacing what was there.
+
+        The same content as before is not uploaded again; its metadata and expiry are still
+        replaced. When a call fails the old value stays, but where the error says *outcome
+        unknown* (:class:`~ltm_async.errors.OutcomeUnknownError`).
+
+        Args:
+            key: 1 to 1024 bytes of UTF-8, no NUL.
+            value: dict with str keys, list, str, int, finite float, bool or None, nested up to
+                500 levels, at most 64 MiB as JSON. It comes back equal, or is refused.
+            metadata: A JSON object of up to 16 KiB, without NUL; None is an empty one.
+            ttl: Seconds or a timedelta, above 0, at most 100 years, by the catalog's clock.
+            expires_at: An aware datetime instead of *ttl*. Neither: for ever.
+            if_version: Store only over the live entry with this version.
+            if_absent: Store only where there is no live entry.
+
+        Raises:
+            InvalidEntryError: An argument breaks a limit; nothing was sent.
+            ConflictError: *if_version* or *if_absent* did not hold; nothing was written.
+            StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        draft = await draft_one(
+            key, value, metadata, ttl, expires_at, _expected(if_version, if_absent)
+        )
+
+        async def store(stores: Stores) -> StoreResult:
+            return writing.stored_result(stores, draft, await writing.write_batch(stores, [draft]))
+
+        def failed(exc: StoreError) -> StoreResult:
+            return StoreResult(
+                key=key,
+                content_hash=draft.content_hash,
+                byte_size=draft.byte_size,
+                inlined=draft.byte_size < self._options.inline_threshold,
+                exception=exc,
+            )
+
+        return await self._call(store, failed, timeout)
+
+    async def retrieve(self, key: str, *, timeout: float | None = None) -> RetrieveResult:
+        """Read the live entry under *key*.
+
+        A missing entry is ``found=False``, never an error; a damaged or unreadable one is an
+        error, never ``found=False`` with ``success=True``.
+
+        Raises:
+            InvalidEntryError: *key* breaks a limit; nothing was sent.
+            StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        check_key(key)
+
+        async def retrieve(stores: Stores) -> RetrieveResult:
+            return (await reading.read_batch(stores, [key])).result(key)
+
+        return await self._call(
+            retrieve, lambda exc: RetrieveResult(key=key, exception=exc), timeout
+        )
+
+    async def delete(
+        self, key: str, *, if_version: int | None = None, timeout: float | None = None
+    ) -> DeleteResult:
+        """Delete the entry under *key*, and its blob.
+
+        The entry is gone when this returns; a blob that cannot be deleted now is left to the
+        next collection.
+
+        Raises:
+            InvalidEntryError: An argument breaks a limit; nothing was sent.
+            ConflictError: The live entry does not have *if_version*.
+            StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        check_key(key)
+        expected = _expected(if_version, False)
+
+        async def delete(stores: Stores) -> DeleteResult:
+            live = await collecting.delete_entries(stores, [key], expected)
+            return DeleteResult(key=key, deleted=key in live)
+
+        return await self._call(delete, lambda exc: DeleteResult(key=key, exception=exc), timeout)
+
+    async def touch(
+        self,
+        key: str,
+        *,
+        ttl: float | timedelta | None = None,
+        expires_at: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> TouchResult:
+        """Give a live entry a new expiry and, if given, new metadata; its value stays.
+
+        With neither *ttl* nor *expires_at* it never expires; to change the metadata alone, pass
+        the *expires_at* it has.
+
+        Raises:
+            InvalidEntryError: An argument breaks a limit; nothing was sent.
+            StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        check_key(key)
+        expiry = to_expiry(ttl, expires_at)
+        text = None if metadata is None else encode_metadata(metadata)
+
+        async def touch(stores: Stores) -> TouchResult:
+            row = await writing.touch(stores, key, expiry, text)
+            if row is None:
+                return TouchResult(key=key)
+            ends = None if row.expires_at is None else to_datetime(row.expires_at)
+            return TouchResult(key=key, touched=True, version=row.version, expires_at=ends)
+
+        return await self._call(touch, lambda exc: TouchResult(key=key, exception=exc), timeout)
+
+    async def update(
+        self,
+        key: str,
+        fn: Callable[[Any], Any | Awaitable[Any]],
+        *,
+        default: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        ttl: float | timedelta | None = None,
+        expires_at: datetime | None = None,
+        timeout: float | None = None,
+    ) -> StoreResult:
+        """Replace the value under *key* by ``fn(value)``, so that no other change is lost.
+
+        *fn*, plain or async, gets the stored value, or *default* where there is none. It is
+        called again when another writer was faster, until the deadline, so it should have no
+        effects of its own. Metadata and expiry stay as they are unless given.
+
+        Raises:
+            InvalidEntryError: An argument or the new value breaks a limit.
+            StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        check_key(key)
+        to_expiry(ttl, expires_at)
+        encode_metadata(metadata)
+
+        async def update(stores: Stores) -> StoreResult:
+            return await updating.update(
+                stores,
+                key,
+                fn,
+                default=default,
+                metadata=metadata,
+                ttl=ttl,
+                expires_at=expires_at,
+            )
+
+        return await self._call(update, lambda exc: StoreResult(key=key, exception=exc), timeout)
+
+    # Many entries
+
+    async def store_batch(
+        self, entries: Iterable[Mapping[str, Any]], *, timeout: float | None = None
+    ) -> StoreBatchResult:
+        """Store many entries, ``batch_size`` at a time, each such batch whole or not at all.
+
+        Every entry is checked before the first is written. Encodings beyond half of
+        ``max_inflight_bytes`` are made a second time when their turn comes.
+
+        Args:
+            entries: Mappings with ``key``, ``value`` and, if wanted, ``metadata`` and ``ttl`` or
+                ``expires_at``, with the meanings and limits of :meth:`store`. Any iterable; it
+                is read to its end before anything is sent.
+
+        Returns:
+            What was stored, and for each key that was not, why. Store failures never raise here.
+
+        Raises:
+            InvalidEntryError: An entry breaks a limit or a key comes twice; nothing was sent.
+        """
+        check_timeout(timeout)
+        keep_bytes = self._options.max_inflight_bytes // 2
+        drafts = await draft_all(entries, keep_bytes=keep_bytes)
+        return self._warned(
+            await batching.store_batch(self._stores(), drafts, self._timeout_s(timeout))
+        )
+
+    async def retrieve_batch(
+        self, keys: Iterable[str], *, timeout: float | None = None
+    ) -> RetrieveBatchResult:
+        """Read many entries, each ``batch_size`` of them as of one moment.
+
+        A key that comes twice is read once. An entry that could not be read is in ``errors``,
+        never in ``missing``. Store failures never raise here.
+
+        Raises:
+            InvalidEntryError: A key breaks a limit; nothing was sent.
+        """
+        wanted = _checked_keys(keys)
+        return self._warned(
+            await batching.retrieve_batch(self._stores(), wanted, self._timeout_s(timeout))
+        )
+
+    async def delete_batch(
+        self, keys: Iterable[str], *, timeout: float | None = None
+    ) -> DeleteBatchResult:
+        """Delete many entries and their blobs, each ``batch_size`` of them in one transaction.
+
+        Store failures never raise here.
+
+        Raises:
+            InvalidEntryError: A key breaks a limit; nothing was sent.
+        """
+        wanted = _checked_keys(keys)
+        return self._warned(
+            await batching.delete_batch(self._stores(), wanted, self._timeout_s(timeout))
+        )
+
+    async def list_entries(
+        self,
+        prefix: str = "",
+        *,
+        cursor: str | None = None,
+        limit: int = 100,
+        timeout: float | None = None,
+    ) -> ListResult:
+        """One page of live entries, without values, in the order of their keys' code points.
+
+        Args:
+            prefix: Plain text, no pattern; empty for all.
+            cursor: The ``cursor`` of the page before.
+            limit: 1 to 1000.
+
+        Raises:
+            InvalidEntryError: An argument breaks a limit; nothing was sent.
+            StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        if prefix != "":
+            check_key(prefix, "prefix")
+        if cursor is not None:
+            check_key(cursor, "cursor")
+        _check_limit(limit, MAX_LIST)
+
+        async def list_page(stores: Stores) -> ListResult:
+            rows = await stores.retry.unanswered(
+                stores.catalog.list_entries,
+                stores.namespace,
+                prefix=prefix,
+                after=cursor or "",
+                limit=limit,
+            )
+            entries = [EntryInfo.of(row, reading.decode_metadata(row)) for row in rows]
+            return ListResult(entries=entries, cursor=rows[-1].key if len(rows) == limit else None)
+
+        return await self._call(list_page, lambda exc: ListResult(exception=exc), timeout)
+
+    # Keeping house
+
+    async def cleanup_expired(
+        self, limit: int = 100, *, timeout: float | None = None
+    ) -> CleanupResult:
+        """Delete up to *limit* expired entries, the longest expired first, and their blobs.
+
+        Up to as many other blobs that are due for deletion go with them.
+
+        Args:
+            limit: 1 to 100000.
+
+        Raises:
+            InvalidEntryError: *limit* is out of its range; nothing was sent.
+            StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        _check_limit(limit, MAX_CLEANUP)
+        done = collecting.Collected()
+
+        def report(exc: StoreError | None = None) -> CleanupResult:
+            return CleanupResult(
+                deleted=done.entries,
+                blobs_deleted=done.deleted,
+                errors=[str(error) for error in done.errors],
+                exception=exc,
+            )
+
+        async def clean_up(stores: Stores) -> CleanupResult:
+            await collecting.cleanup_expired(stores, limit, done)
+            return report()
+
+        return await self._call(clean_up, report, timeout)
+
+    async def collect_garbage(
+        self,
+        *,
+        limit: int = 10_000,
+        dry_run: bool = False,
+        audit: bool = False,
+        stray_age: timedelta = STRAY_AGE,
+        timeout: float | None = None,
+    ) -> CollectResult:
+        """Delete up to *limit* blobs that no entry has any more.
+
+        These are blobs of replaced entries, and reservations whose writer was stopped and whose
+        lease of ten minutes has ended. With *audit* the storage is listed too, and objects that
+        the ledger does not know and that are older than *stray_age* are deleted; the catalog
+        must then be the only one that keeps this namespace under this storage URI.
+
+        Args:
+            limit: 1 to 100000.
+            dry_run: Only count.
+
+        Raises:
+            InvalidEntryError: An argument is out of its range; nothing was sent.
+            StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        _check_limit(limit, MAX_CLEANUP)
+        _check_age(stray_age)
+        age_us = stray_age // timedelta(microseconds=1) if audit else None
+        done = collecting.Collected()
+
+        def report(exc: StoreError | None = None) -> CollectResult:
+            return CollectResult(
+                deleted=done.deleted,
+                byte_size=done.byte_size,
+                dry_run=dry_run,
+                errors=[str(error) for error in done.errors],
+                exception=exc,
+            )
+
+        async def collect(stores: Stores) -> CollectResult:
+            act = collecting.count_garbage if dry_run else collecting.collect_garbage
+            await act(stores, limit, age_us, done)
+            return report()
+
+        return await self._call(collect, report, timeout)
+
+    async def verify(self, *, timeout: float | None = None) -> VerifyResult:
+        """Read everything in the namespace and prove that rows, ledger and objects agree.
+
+        Takes as long as reading it all; give it a *timeout* to match.
+
+        Raises:
+            StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
+        """
+
+        async def verify(stores: Stores) -> VerifyResult:
+            return VerifyResult(**dataclasses.asdict(await verifying.verify(stores)))
+
+        return await self._call(verify, lambda exc: VerifyResult(exception=exc), timeout)
+
+    async def stats(self, *, timeout: float | None = None) -> StatsResult:
+        """Count the namespace's entries and blobs; reads every row's size.
+
+        Raises:
+            StoreError: The catalog failed, and ``on_unavailable`` is ``"raise"``.
+        """
+
+        async def stats(stores: Stores) -> StatsResult:
+            counts = await stores.retry.unanswered(stores.catalog.stats, stores.namespace)
+            return StatsResult(**counts._asdict())
+
+        return await self._call(stats, lambda exc: StatsResult(exception=exc), timeout)
+
+    # What all share
+
+    def _stores(self) -> Stores:
+        """The stores, made on first use."""
+        if self._closed:
+            raise ClosedError("the backend is closed")
+        if self._made is not None:
+            return self._made
+        options = self._options
+        with self._making:
+            if self._made is None:
+                self._made = Stores(
+                    catalog=self._make_catalog(),
+                    blobs=self._make_blobs(),
+                    namespace=options.namespace,
+                    retry=options.retry,
+                    inline_threshold=options.inline_threshold,
+                    batch_size=options.batch_size,
+                    max_concurrency=options.max_concurrency,
+                    gates=PerLoop(
+                        lambda: Gate(
+                            count=options.max_concurrency, size=options.max_inflight_bytes // 2
+                        )
+                    ),
+                )
+        return self._made
+
+    async def _call(
+        self,
+        work: Callable[[Stores], Awaitable[R]],
+        failed: Callable[[StoreError], R],
+        timeout: float | None,
+    ) -> R:
+        """Do *work* within the deadline; what a store failed at becomes a result or is raised."""
+        try:
+            async with Deadline(self._timeout_s(timeout)):
+                return await work(self._stores())
+        except StoreError as exc:
+            return failed(self._operational(exc))
+
+    def _timeout_s(self, timeout: float | None) -> float | None:
+        check_timeout(timeout)
+        return self._options.timeout if timeout is None else timeout
+
+    def _warned(self, result: R) -> R:
+        if isinstance(result.exception, StoreError):
+            self._warn(result.exception)
+        return result
+
+    def _operational(self, exc: StoreError) -> StoreError:
+        """*exc* to be reported in a result, or raised where the user wants that."""
+        if self._options.on_unavailable == "raise":
+            raise exc
+        self._warn(exc)
+        return exc
+
+    def _warn(self, exc: StoreError) -> None:
+        now = time.monotonic()
+        if now - self._warned_at >= WARN_EVERY_S:
+            self._warned_at = now
+            logger.warning("going on without the memory: %s: %s", type(exc).__name__, exc)
+
+
+def _expected(if_version: int | None, if_absent: bool) -> int | None:
+    if if_absent:
+        if if_version is not None:
+            raise InvalidEntryError("if_version and if_absent exclude each other")
+        return 0
+    if if_version is not None and (type(if_version) is not int or if_version < 1):
+        raise InvalidEntryError("if_version must be a version that a result gave, an int above 0")
+    return if_version
+
+
+def _checked_keys(keys: Iterable[str]) -> list[str]:
+    if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
+        raise InvalidEntryError(f"keys must be an iterable of str, not {type(keys).__name__}")
+    wanted = list(keys)
+    for number, key in enumerate(wanted):
+        check_key(key, f"keys[{number}]")
+    return list(dict.fromkeys(wanted))
+
+
+def _check_limit(limit: object, high: int) -> None:
+    if type(limit) is not int or not 1 <= limit <= high:
+        raise InvalidEntryError(f"limit is {limit!r}, it must be an int from 1 to {high}")
+
+
+def _check_age(age: object) -> None:
+    if not isinstance(age, timedelta) or age < timedelta(0):
+        raise InvalidEntryError("stray_age must be a timedelta of at least 0")

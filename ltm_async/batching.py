@@ -1,0 +1,130 @@
+"""Calls with many entries: cut into batches, each reported key by key, none raising."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+
+from . import collecting, reading, writing
+from .deadline import Deadline
+from .drafting import Draft
+from .errors import StoreError
+from .results import (
+    DeleteBatchResult,
+    Failure,
+    RetrieveBatchResult,
+    RetrieveResult,
+    StoreBatchResult,
+)
+from .stores import Stores
+from .transfer import chunks
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(slots=True)
+class Failures:
+    """Why keys failed so far, and the first failure as it was."""
+
+    errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
+    first: StoreError | None = None
+
+    def add(self, keys: Iterable[str], exc: StoreError) -> None:
+        self.errors.update(dict.fromkeys(keys, Failure.of(exc)))
+        self.first = self.first or exc
+
+
+async def store_batch(
+    stores: Stores, drafts: Sequence[Draft], timeout_s: float | None
+) -> StoreBatchResult:
+    versions: dict[str, int | None] = {}
+    inlined = uploaded = deduplicated = byte_size = 0
+
+    async def store(batch: Sequence[Draft]) -> None:
+        nonlocal inlined, uploaded, deduplicated, byte_size
+        try:
+            stored = await writing.write_batch(stores, batch)
+        finally:
+            for draft in batch:
+                draft.text = None  # its turn is over
+        versions.update(dict.fromkeys([draft.key for draft in batch], stored.written.version))
+        inlined += sum(draft.byte_size < stores.inline_threshold for draft in batch)
+        uploaded += len(stored.blob_ids)
+        deduplicated += len({*stored.written.unchanged, *stored.renewed} - {*stored.blob_ids})
+        byte_size += sum(draft.byte_size for draft in batch)
+
+    failures = await _in_batches(stores, drafts, timeout_s, lambda draft: draft.key, store)
+    return StoreBatchResult(
+        versions=versions,
+        errors=failures.errors,
+        inlined=inlined,
+        uploaded=uploaded,
+        deduplicated=deduplicated,
+        byte_size=byte_size,
+        exception=failures.first,
+    )
+
+
+async def retrieve_batch(
+    stores: Stores, keys: Sequence[str], timeout_s: float | None
+) -> RetrieveBatchResult:
+    results: dict[str, RetrieveResult] = {}
+    missing: list[str] = []
+    damaged = Failures()
+
+    async def retrieve(batch: Sequence[str]) -> None:
+        read = await reading.read_batch(stores, batch)
+        for key in batch:
+            if key in read.errors:
+                damaged.add([key], read.errors[key])
+            elif key in read.rows:
+                results[key] = read.result(key)
+            else:
+                missing.append(key)
+
+    failures = await _in_batches(stores, keys, timeout_s, str, retrieve)
+    return RetrieveBatchResult(
+        results=results,
+        missing=missing,
+        errors=damaged.errors | failures.errors,
+        exception=failures.first or damaged.first,
+    )
+
+
+async def delete_batch(
+    stores: Stores, keys: Sequence[str], timeout_s: float | None
+) -> DeleteBatchResult:
+    deleted = 0
+    missing: list[str] = []
+
+    async def delete(batch: Sequence[str]) -> None:
+        nonlocal deleted
+        live = await collecting.delete_entries(stores, batch, None)
+        deleted += len(live)
+        missing.extend(key for key in batch if key not in live)
+
+    failures = await _in_batches(stores, keys, timeout_s, str, delete)
+    return DeleteBatchResult(
+        deleted=deleted, missing=missing, errors=failures.errors, exception=failures.first
+    )
+
+
+async def _in_batches(
+    stores: Stores,
+    items: Sequence[T],
+    timeout_s: float | None,
+    key_of: Callable[[T], str],
+    work: Callable[[Sequence[T]], Awaitable[None]],
+) -> Failures:
+    """Do *work* batch by batch; a batch that fails does not keep the next from being tried."""
+    failures = Failures()
+    began = asyncio.get_running_loop().time()
+    for batch in chunks(items, stores.batch_size):
+        try:
+            async with Deadline(timeout_s, since=began):
+                await work(batch)
+        except StoreError as exc:
+            failures.add(map(key_of, batch), exc)
+    return failures

@@ -1,0 +1,1 @@
+"""Blob stores: one module for each kind of storage."""

@@ -1,0 +1,1 @@
+"""Catalogs: one module or package for each database."""

@@ -1,0 +1,321 @@
+"""MemoryCatalog: the catalog's contract in dicts, for tests and for what may be forgotten."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from ..clock import system_clock
+from ..entry import Expiry
+from ..errors import ClosedError, ConflictError, FencedError
+from ..protocols import (
+    Catalog,
+    CatalogStats,
+    DueBlob,
+    LedgerBlob,
+    Outcome,
+    Removed,
+    Reservation,
+    Resolved,
+    Row,
+    Write,
+    Written,
+)
+
+
+@dataclasses.dataclass(slots=True)
+class _Blob:
+    key: str
+    byte_size: int
+    due_at: int
+    state: str = "pending"
+    committed: bool = False
+
+
+@dataclasses.dataclass(slots=True)
+class _Space:
+    """One namespace."""
+
+    rows: dict[str, Row] = dataclasses.field(default_factory=dict)
+    write_ids: dict[str, str] = dataclasses.field(default_factory=dict)
+    blobs: dict[str, _Blob] = dataclasses.field(default_factory=dict)
+    removed_by: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+class MemoryCatalog(Catalog):
+    """A catalog that lasts as long as the object does.
+
+    No method awaits, so each is one transaction to all tasks of a loop; not for use from
+    several threads.
+
+    Args:
+        clock: The catalog's now, in microseconds since the epoch.
+    """
+
+    name = "memory"
+
+    def __init__(self, *, clock: Callable[[], int] = system_clock) -> None:
+        self._clock = clock
+        self._spaces: dict[str, _Space] = {}
+        self._version = 0
+        self._closed = False
+
+    async def open(self) -> None:
+        self._space("")
+
+    async def aclose(self) -> None:
+        self._closed = True
+
+    async def track_entries_batch(
+        self, namespace: str, writes: Sequence[Write], *, write_id: str
+    ) -> Written:
+        space, now = self._space(namespace), self._clock()
+        fresh = [write.blob_id for write in writes if write.blob_id is not None]
+        if ended := [name for name in fresh if _state(space, name) != "pending"]:
+            raise FencedError(f"memory: {len(ended)} reservations have ended", store=self.name)
+        rows: list[Row] = []
+        unchanged: list[str] = []
+        for write in writes:
+            present = space.rows.get(write.key)
+            live = present if present is not None and _is_live(present, now) else None
+            _check_version(write.key, write.if_version, live)
+            blob_id = write.blob_id
+            if blob_id is None and write.inlined_value is None:
+                if present is None or present.content_hash != write.content_hash:
+                    raise FencedError("memory: the value to renew changed", store=self.name)
+                blob_id = present.blob_id
+                if blob_id is None:
+                    raise FencedError("memory: the value to renew changed", store=self.name)
+            if live is not None and live.content_hash == write.content_hash:
+                unchanged.append(write.key)
+            rows.append(
+                Row(
+                    write.key,
+                    self._version + 1,
+                    write.content_hash,
+                    write.byte_size,
+                    write.inlined_value,
+                    blob_id,
+                    write.metadata,
+                    write.expiry.resolve(now),
+                    now if live is None else live.created_at,
+                    now,
+                )
+            )
+        self._version += 1
+        for row in rows:
+            space.rows[row.key] = row
+            space.write_ids[row.key] = write_id
+        for name in fresh:
+            space.blobs[name].state = "live"
+            space.blobs[name].committed = True
+        named = {row.blob_id for row in rows}
+        _retire(space, {row.key for row in rows}, now, keep=named)
+        ends = {row.key: row.expires_at for row in rows if row.expires_at is not None}
+        return Written(self._version, unchanged, ends)
+
+    async def get_entries_batch(self, namespace: str, keys: Sequence[str]) -> list[Row]:
+        rows, now = self._space(namespace).rows, self._clock()
+        found = (rows.get(key) for key in keys)
+        return [row for row in found if row is not None and _is_live(row, now)]
+
+    async def touch_entry(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        expiry: Expiry | None,
+        metadata: str | None,
+        write_id: str,
+    ) -> Row | None:
+        space, now = self._space(namespace), self._clock()
+        row = space.rows.get(key)
+        if row is None or not _is_live(row, now):
+            return None
+        self._version += 1
+        row = row._replace(
+            version=self._version,
+            expires_at=row.expires_at if expiry is None else expiry.resolve(now),
+            metadata=row.metadata if metadata is None else metadata,
+            updated_at=now,
+        )
+        space.rows[key] = row
+        space.write_ids[key] = write_id
+        return row
+
+    async def delete_entries_batch(
+        self,
+        namespace: str,
+        keys: Sequence[str],
+        *,
+        write_id: str,
+        if_version: int | None = None,
+    ) -> list[Removed]:
+        space, now = self._space(namespace), self._clock()
+        present = [space.rows[key] for key in keys if key in space.rows]
+        live = [row for row in present if _is_live(row, now)]
+        if if_version is not None:
+            for row in live:
+                _check_version(row.key, if_version, row)
+            if not live:
+                _check_version(keys[0], if_version, None)
+        return self._remove(space, present, now, write_id)
+
+    async def list_entries(
+        self, namespace: str, *, prefix: str = "", after: str = "", limit: int
+    ) -> list[Row]:
+        rows, now = self._space(namespace).rows, self._clock()
+        keys = sorted(rows)
+        found: list[Row] = []
+        for key in keys[bisect.bisect_left(keys, prefix) :]:
+            if not key.startswith(prefix) or len(found) == limit:
+                break
+            if key > after and _is_live(rows[key], now):
+                found.append(rows[key]._replace(inlined_value=None))
+        return found
+
+    async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
+        space, now = self._space(namespace), self._clock()
+        ended = sorted(
+            (row for row in space.rows.values() if not _is_live(row, now)),
+            key=lambda row: row.expires_at or 0,
+        )
+        return self._remove(space, ended[:limit], now, write_id)
+
+    async def reserve_blobs(
+        self, namespace: str, blobs: Sequence[Reservation], *, lease_us: int
+    ) -> Mapping[str, str]:
+        space, now = self._space(namespace), self._clock()
+        held: dict[str, str] = {}
+        for blob in blobs:
+            row = space.rows.get(blob.key)
+            if row is not None and row.blob_id and row.content_hash == blob.content_hash:
+                held[blob.key] = row.blob_id
+            else:
+                entered = _Blob(blob.key, blob.byte_size, now + lease_us)
+                space.blobs.setdefault(blob.blob_id, entered)
+        return held
+
+    async def abandon_blobs(
+        self, namespace: str, blob_ids: Sequence[str], *, grace_us: int
+    ) -> None:
+        space, now = self._space(namespace), self._clock()
+        for name in blob_ids:
+            if _state(space, name) == "pending":
+                space.blobs[name].state = "dead"
+                space.blobs[name].due_at = now + grace_us
+
+    async def resolve_write(
+        self,
+        namespace: str,
+        write_id: str,
+        *,
+        keys: Sequence[str],
+        blob_ids: Sequence[str],
+        grace_us: int,
+    ) -> Resolved:
+        space = self._space(namespace)
+        await self.abandon_blobs(namespace, blob_ids, grace_us=grace_us)
+        known = [space.blobs[name] for name in blob_ids if name in space.blobs]
+        carrying = [key for key in keys if space.write_ids.get(key) == write_id]
+        if carrying or any(blob.committed for blob in known):
+            version = space.rows[carrying[0]].version if carrying else None
+            return Resolved(Outcome.STORED, version)
+        return Resolved(Outcome.FAILED if known else Outcome.UNKNOWN)
+
+    async def resolve_removal(
+        self, namespace: str, write_id: str, keys: Sequence[str]
+    ) -> list[str]:
+        removed_by = self._space(namespace).removed_by
+        return [key for key in keys if removed_by.get(key) == write_id]
+
+    async def take_due_blobs(self, namespace: str, limit: int, *, backoff_us: int) -> list[DueBlob]:
+        space, now = self._space(namespace), self._clock()
+        due = await self.due_blobs(namespace, limit)
+        for blob in due:
+            space.blobs[blob.blob_id].state = "dead"
+            space.blobs[blob.blob_id].due_at = now + backoff_us
+        return due
+
+    async def due_blobs(self, namespace: str, limit: int) -> list[DueBlob]:
+        space, now = self._space(namespace), self._clock()
+        due = [
+            (blob.due_at, DueBlob(name, blob.byte_size))
+            for name, blob in space.blobs.items()
+            if blob.state != "live" and blob.due_at <= now
+        ]
+        return [blob for _, blob in sorted(due)[:limit]]
+
+    async def forget_blobs(self, namespace: str, blob_ids: Sequence[str]) -> None:
+        space = self._space(namespace)
+        for name in blob_ids:
+            if _state(space, name) == "dead":
+                del space.blobs[name]
+
+    async def list_blobs(self, namespace: str, *, after: str = "", limit: int) -> list[LedgerBlob]:
+        space = self._space(namespace)
+        named = {row.blob_id for row in space.rows.values()}
+        return [
+            LedgerBlob(name, blob.key, blob.state, blob.byte_size, name in named)
+            for name, blob in sorted(space.blobs.items(), key=lambda item: item[0])
+            if name > after
+        ][:limit]
+
+    async def known_blobs(self, namespace: str, blob_ids: Sequence[str]) -> Collection[str]:
+        return self._space(namespace).blobs.keys() & set(blob_ids)
+
+    async def stats(self, namespace: str) -> CatalogStats:
+        space, now = self._space(namespace), self._clock()
+        live = [row for row in space.rows.values() if _is_live(row, now)]
+        inlined = [row.byte_size for row in live if row.blob_id is None]
+        states = [blob.state for blob in space.blobs.values()]
+        return CatalogStats(
+            entries=len(live),
+            expired=len(space.rows) - len(live),
+            inlined=len(inlined),
+            inlined_bytes=sum(inlined),
+            blobs=states.count("live"),
+            blob_bytes=sum(b.byte_size for b in space.blobs.values() if b.state == "live"),
+            pending_blobs=states.count("pending"),
+            dead_blobs=states.count("dead"),
+        )
+
+    def _space(self, namespace: str) -> _Space:
+        if self._closed:
+            raise ClosedError("the memory catalog is closed")
+        return self._spaces.setdefault(namespace, _Space())
+
+    def _remove(self, space: _Space, rows: Sequence[Row], now: int, write_id: str) -> list[Removed]:
+        self._version += 1
+        for row in rows:
+            del space.rows[row.key], space.write_ids[row.key]
+            space.removed_by[row.key] = write_id
+        _retire(space, {row.key for row in rows}, now)
+        return [Removed(row.key, _is_live(row, now), row.blob_id) for row in rows]
+
+
+def _is_live(row: Row, now: int) -> bool:
+    return row.expires_at is None or row.expires_at > now
+
+
+def _state(space: _Space, blob_id: str) -> str | None:
+    blob = space.blobs.get(blob_id)
+    return None if blob is None else blob.state
+
+
+def _retire(
+    space: _Space, keys: Collection[str], now: int, *, keep: Iterable[str | None] = ()
+) -> None:
+    """Turn every live blob of *keys* dead, but those to keep."""
+    kept = set(keep)
+    for name, blob in space.blobs.items():
+        if blob.state == "live" and blob.key in keys and name not in kept:
+            blob.state = "dead"
+            blob.due_at = now
+
+
+def _check_version(key: str, expected: int | None, live: Row | None) -> None:
+    found = None if live is None else live.version
+    if expected is not None and expected != (found or 0):
+        raise ConflictError.between(key, expected, found)

@@ -1,0 +1,410 @@
+"""SQLiteCatalog: every operation is one transaction and one hop to a connection's thread."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
+
+from ...clock import system_clock
+from ...entry import Expiry, prefix_end
+from ...errors import (
+    ClosedError,
+    ConfigError,
+    ConflictError,
+    FencedError,
+    OutcomeUnknownError,
+)
+from ...protocols import (
+    Catalog,
+    CatalogStats,
+    DueBlob,
+    LedgerBlob,
+    Outcome,
+    Removed,
+    Reservation,
+    Resolved,
+    Row,
+    Write,
+    Written,
+)
+from ...worker import Call, PerProcess
+from . import statements as sql
+from .database import connect, connect_reader, patiently
+from .lane import Job, Lane
+
+T = TypeVar("T")
+
+DELETIONS_KEPT_US = 7 * 86_400 * 1_000_000
+LOCK_TIMEOUT_S = 60.0
+"""For callers without a deadline; others withdraw when theirs ends."""
+
+
+def _is_live(expires_at: int | None, now: int) -> bool:
+    return expires_at is None or expires_at > now
+
+
+class SQLiteCatalog(Catalog):
+    """A catalog in one SQLite file, or in memory with the path ``":memory:"``.
+
+    Writes go through one connection and its thread, reads through another, in WAL mode;
+    any number of processes of one machine may use the file, and a call waits for their locks
+    until its own deadline. Not for network file systems, whose locks SQLite cannot trust.
+
+    Args:
+        path: The file, made with its schema on first use; its folder must exist.
+        synchronous: ``"FULL"`` makes an acknowledged write survive a power loss. ``"NORMAL"``
+            is faster and may lose the last writes then, never consistency.
+        clock: The catalog's now in microseconds since the epoch, read inside each
+            transaction; all processes of a machine share theirs.
+    """
+
+    name = "sqlite"
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        synchronous: str = "FULL",
+        clock: Callable[[], int] = system_clock,
+    ) -> None:
+        if synchronous not in ("FULL", "NORMAL"):
+            raise ConfigError(f"synchronous is {synchronous!r}, it must be 'FULL' or 'NORMAL'")
+        self._path = path
+        self._synchronous = synchronous
+        self._clock = clock
+        self._closed = False
+        self._lanes = PerProcess(self._make_lanes)
+
+    def __repr__(self) -> str:
+        return f"SQLiteCatalog({self._path!r})"
+
+    async def open(self) -> None:
+        await self._read(lambda _conn, _now: None)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        writer, reader = self._lanes.get()
+        await reader.aclose()
+        await writer.aclose()  # last, so that closing folds the write-ahead log into the file
+
+    async def track_entries_batch(
+        self, namespace: str, writes: Sequence[Write], *, write_id: str
+    ) -> Written:
+        def commit(conn: sqlite3.Connection, now: int) -> Written:
+            keys = json.dumps([write.key for write in writes])
+            present = {row[0]: row[1:] for row in conn.execute(sql.PRESENT, (keys, namespace))}
+            (version,) = conn.execute(sql.NEXT_VERSION).fetchone()
+            fresh = [write.blob_id for write in writes if write.blob_id is not None]
+            if fresh:
+                live = conn.execute(sql.GO_LIVE, (namespace, json.dumps(fresh))).rowcount
+                if live != len(fresh):
+                    raise FencedError(
+                        f"sqlite: {len(fresh) - live} of {len(fresh)} reservations have ended",
+                        store=self.name,
+                    )
+            kept, upserts, renewals = list(fresh), [], []
+            unchanged: list[str] = []
+            ends: dict[str, int] = {}
+            for write in writes:
+                key, content_hash, byte_size, inlined, blob_id, metadata, expiry, expected = write
+                created_at = now
+                old = present.get(key)
+                if old is not None and _is_live(old[3], now):
+                    created_at = old[4]
+                    if old[1] == content_hash:
+                        unchanged.append(key)
+                    if expected is not None and expected != old[0]:
+                        raise ConflictError.between(key, expected, old[0])
+                elif expected:
+                    raise ConflictError.between(key, expected, None)
+                expires_at = expiry.resolve(now)
+                if expires_at is not None:
+                    ends[key] = expires_at
+                if inlined is None and blob_id is None:
+                    if old is None or old[2] is None or old[1] != content_hash:
+                        raise FencedError("sqlite: the value to renew changed", store=self.name)
+                    kept.append(old[2])
+                    renewals.append(
+                        (version, write_id, metadata, expires_at, created_at, now, namespace, key)
+                    )
+                else:
+                    upserts.append(
+                        (
+                            namespace,
+                            key,
+                            version,
+                            write_id,
+                            content_hash,
+                            byte_size,
+                            inlined,
+                            blob_id,
+                            metadata,
+                            expires_at,
+                            created_at,
+                            now,
+                        )
+                    )
+            conn.executemany(sql.UPSERT, upserts)
+            conn.executemany(sql.RENEW, renewals)
+            conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, json.dumps(kept)))
+            return Written(version, unchanged, ends)
+
+        return await self._write(commit)
+
+    async def get_entries_batch(self, namespace: str, keys: Sequence[str]) -> list[Row]:
+        wanted = json.dumps(keys)
+
+        def get(conn: sqlite3.Connection, now: int) -> list[Row]:
+            bound = {"namespace": namespace, "keys": wanted, "now": now}
+            return list(map(Row._make, conn.execute(sql.GET, bound).fetchall()))
+
+        return await self._read(get)
+
+    async def touch_entry(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        expiry: Expiry | None,
+        metadata: str | None,
+        write_id: str,
+    ) -> Row | None:
+        def touch(conn: sqlite3.Connection, now: int) -> Row | None:
+            (version,) = conn.execute(sql.NEXT_VERSION).fetchone()
+            bound = {
+                "namespace": namespace,
+                "key": key,
+                "version": version,
+                "write_id": write_id,
+                "metadata": metadata,
+                "new_expiry": expiry is not None,
+                "expires_at": None if expiry is None else expiry.resolve(now),
+                "now": now,
+            }
+            row = conn.execute(sql.TOUCH, bound).fetchone()
+            return None if row is None else Row._make(row)
+
+        return await self._write(touch)
+
+    async def delete_entries_batch(
+        self,
+        namespace: str,
+        keys: Sequence[str],
+        *,
+        write_id: str,
+        if_version: int | None = None,
+    ) -> list[Removed]:
+        def delete(conn: sqlite3.Connection, now: int) -> list[Removed]:
+            present = conn.execute(sql.PRESENT, (json.dumps(keys), namespace)).fetchall()
+            removed = []
+            for key, version, _, blob_id, expires_at, _ in present:
+                was_live = _is_live(expires_at, now)
+                if was_live and if_version is not None and if_version != version:
+                    raise ConflictError.between(key, if_version, version)
+                removed.append(Removed(key, was_live, blob_id))
+            if if_version is not None and not any(entry.was_live for entry in removed):
+                raise ConflictError.between(keys[0], if_version, None)
+            self._remove(conn, now, namespace, removed, write_id)
+            return removed
+
+        return await self._write(delete)
+
+    async def list_entries(
+        self, namespace: str, *, prefix: str = "", after: str = "", limit: int
+    ) -> list[Row]:
+        end = prefix_end(prefix)
+
+        def page(conn: sqlite3.Connection, now: int) -> list[Row]:
+            bound = {
+                "namespace": namespace,
+                "start": max(prefix, after + "\0" if after else ""),
+                "end": b"" if end is None else end,  # every text sorts before every blob
+                "now": now,
+                "limit": limit,
+            }
+            return list(map(Row._make, conn.execute(sql.LIST, bound).fetchall()))
+
+        return await self._read(page)
+
+    async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
+        def expire(conn: sqlite3.Connection, now: int) -> list[Removed]:
+            ended = conn.execute(sql.EXPIRED, (namespace, now, limit)).fetchall()
+            removed = [Removed(key, False, blob_id) for key, blob_id in ended]
+            self._remove(conn, now, namespace, removed, write_id)
+            return removed
+
+        return await self._write(expire)
+
+    async def reserve_blobs(
+        self, namespace: str, blobs: Sequence[Reservation], *, lease_us: int
+    ) -> Mapping[str, str]:
+        hashes = {blob.key: blob.content_hash for blob in blobs}
+        keys = json.dumps(list(hashes))
+
+        def reserve(conn: sqlite3.Connection, now: int) -> Mapping[str, str]:
+            held = {
+                key: blob_id
+                for key, _, content_hash, blob_id, *_ in conn.execute(
+                    sql.PRESENT, (keys, namespace)
+                )
+                if blob_id is not None and content_hash == hashes[key]
+            }
+            conn.executemany(
+                sql.RESERVE,
+                [
+                    (namespace, blob.blob_id, blob.key, blob.byte_size, now + lease_us)
+                    for blob in blobs
+                    if blob.key not in held
+                ],
+            )
+            return held
+
+        return await self._write(reserve)
+
+    async def abandon_blobs(
+        self, namespace: str, blob_ids: Sequence[str], *, grace_us: int
+    ) -> None:
+        def abandon(conn: sqlite3.Connection, now: int) -> None:
+            conn.execute(sql.ABANDON, (now + grace_us, namespace, json.dumps(blob_ids)))
+
+        await self._write(abandon)
+
+    async def resolve_write(
+        self,
+        namespace: str,
+        write_id: str,
+        *,
+        keys: Sequence[str],
+        blob_ids: Sequence[str],
+        grace_us: int,
+    ) -> Resolved:
+        def resolve(conn: sqlite3.Connection, now: int) -> Resolved:
+            ids = json.dumps(blob_ids)
+            conn.execute(sql.ABANDON, (now + grace_us, namespace, ids))
+            known, committed = conn.execute(sql.COMMITTED, (namespace, ids)).fetchone()
+            row = conn.execute(sql.CARRIES, (namespace, json.dumps(keys), write_id)).fetchone()
+            if row is not None or committed:
+                return Resolved(Outcome.STORED, None if row is None else row[0])
+            return Resolved(Outcome.FAILED if known else Outcome.UNKNOWN)
+
+        return await self._write(resolve)
+
+    async def resolve_removal(
+        self, namespace: str, write_id: str, keys: Sequence[str]
+    ) -> list[str]:
+        def find(conn: sqlite3.Connection, _now: int) -> list[str]:
+            found = conn.execute(sql.REMOVED_BY, (namespace, json.dumps(keys), write_id))
+            return [key for (key,) in found]
+
+        return await self._write(find)  # behind whatever is still under way
+
+    async def take_due_blobs(self, namespace: str, limit: int, *, backoff_us: int) -> list[DueBlob]:
+        def take(conn: sqlite3.Connection, now: int) -> list[DueBlob]:
+            due = _due(conn, namespace, now, limit)
+            ids = json.dumps([blob.blob_id for blob in due])
+            conn.execute(sql.PUT_OFF, (now + backoff_us, namespace, ids))
+            conn.execute(sql.PRUNE_DELETIONS, (namespace, now - DELETIONS_KEPT_US, limit))
+            return due
+
+        return await self._write(take)
+
+    async def due_blobs(self, namespace: str, limit: int) -> list[DueBlob]:
+        return await self._read(lambda conn, now: _due(conn, namespace, now, limit))
+
+    async def forget_blobs(self, namespace: str, blob_ids: Sequence[str]) -> None:
+        def forget(conn: sqlite3.Connection, _now: int) -> None:
+            conn.execute(sql.FORGET, (namespace, json.dumps(blob_ids)))
+
+        await self._write(forget)
+
+    async def list_blobs(self, namespace: str, *, after: str = "", limit: int) -> list[LedgerBlob]:
+        def page(conn: sqlite3.Connection, _now: int) -> list[LedgerBlob]:
+            found = conn.execute(sql.LIST_BLOBS, (namespace, after, limit)).fetchall()
+            return [LedgerBlob(*blob, named == 1) for (*blob, named) in found]
+
+        return await self._read(page)
+
+    async def known_blobs(self, namespace: str, blob_ids: Sequence[str]) -> Collection[str]:
+        def known(conn: sqlite3.Connection, _now: int) -> Collection[str]:
+            found = conn.execute(sql.KNOWN, (namespace, json.dumps(blob_ids)))
+            return {blob_id for (blob_id,) in found}
+
+        return await self._read(known)
+
+    async def stats(self, namespace: str) -> CatalogStats:
+        def count(conn: sqlite3.Connection, now: int) -> CatalogStats:
+            entries = conn.execute(sql.ENTRY_STATS, (now, namespace)).fetchone()
+            blobs = conn.execute(sql.BLOB_STATS, (namespace,)).fetchone()
+            return CatalogStats(*entries, *blobs)
+
+        return await self._read(count)
+
+    @staticmethod
+    def _remove(
+        conn: sqlite3.Connection,
+        now: int,
+        namespace: str,
+        removed: Sequence[Removed],
+        write_id: str,
+    ) -> None:
+        if not removed:
+            return
+        keys = json.dumps([entry.key for entry in removed])
+        (version,) = conn.execute(sql.NEXT_VERSION).fetchone()
+        conn.execute(sql.DELETE, (namespace, keys))
+        conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, "[]"))
+        conn.executemany(
+            sql.ENTOMB, [(namespace, entry.key, version, write_id, now) for entry in removed]
+        )
+
+    async def _read(self, query: Callable[[sqlite3.Connection, int], T]) -> T:
+        _, reader = self._open_lanes()
+        return await reader.run(lambda _call, conn: query(conn, self._clock()))
+
+    async def _write(self, change: Callable[[sqlite3.Connection, int], T]) -> T:
+        def transact(call: Call[Job], conn: sqlite3.Connection) -> T:
+            patiently(
+                lambda: conn.execute("BEGIN IMMEDIATE"),
+                timeout_s=LOCK_TIMEOUT_S,
+                wanted=lambda: not call.withdrawn,
+            )
+            try:
+                result = change(conn, self._clock())
+                _commit(conn)
+            finally:
+                if conn.in_transaction:
+                    conn.execute("ROLLBACK")
+            return result
+
+        writer, _ = self._open_lanes()
+        return await writer.run(transact)
+
+    def _open_lanes(self) -> tuple[Lane, Lane]:
+        if self._closed:
+            raise ClosedError("the sqlite catalog is closed")
+        if self._lanes.inherited and self._path == ":memory:":
+            raise ClosedError("a catalog in memory stays in the process that filled it")
+        return self._lanes.get()
+
+    def _make_lanes(self) -> tuple[Lane, Lane]:
+        writer = Lane("ltm-sqlite-writer", lambda: connect(self._path, self._synchronous))
+        if self._path == ":memory:":
+            return writer, writer
+        reader = Lane("ltm-sqlite-reader", lambda: connect_reader(self._path, self._synchronous))
+        return writer, reader
+
+
+def _commit(conn: sqlite3.Connection) -> None:
+    try:
+        conn.execute("COMMIT")
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
+            # What a failed sync left on the disk may yet be recovered as committed.
+            raise OutcomeUnknownError(f"sqlite: {exc}", store="sqlite") from exc
+        raise
+
+
+def _due(conn: sqlite3.Connection, namespace: str, now: int, limit: int) -> list[DueBlob]:
+    return list(map(DueBlob._make, conn.execute(sql.DUE, (namespace, now, limit)).fetchall()))

@@ -1,0 +1,158 @@
+"""Opening the file: settings, schema and its migrations."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+
+from ...errors import ConfigError
+
+OLDEST_SQLITE = (3, 37, 0)
+"""STRICT tables; RETURNING came with 3.35."""
+BUSY_TIMEOUT_MS = 50
+OPEN_TIMEOUT_S = 20.0
+
+_V1 = """
+CREATE TABLE ltm_entries (
+    namespace     TEXT NOT NULL,
+    key           TEXT NOT NULL,
+    version       INTEGER NOT NULL,
+    write_id      TEXT NOT NULL,
+    content_hash  TEXT NOT NULL,
+    byte_size     INTEGER NOT NULL,
+    inlined_value TEXT,
+    blob_id       TEXT,
+    metadata      TEXT NOT NULL,
+    expires_at    INTEGER,           -- microseconds since 1970, UTC, as all instants here
+    created_at    INTEGER NOT NULL,
+    updated_at    INTEGER NOT NULL,
+    PRIMARY KEY (namespace, key),
+    CHECK ((inlined_value IS NULL) <> (blob_id IS NULL))
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ltm_entries_expiry ON ltm_entries (namespace, expires_at)
+    WHERE expires_at IS NOT NULL;
+
+CREATE TABLE ltm_blobs (
+    namespace TEXT NOT NULL,
+    blob_id   TEXT NOT NULL,
+    key       TEXT NOT NULL,
+    state     TEXT NOT NULL CHECK (state IN ('pending', 'live', 'dead')),
+    committed INTEGER NOT NULL,      -- has been live: tells a dead one that once was stored
+    byte_size INTEGER NOT NULL,
+    due_at    INTEGER,               -- end of the lease, or when to delete the object
+    PRIMARY KEY (namespace, blob_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ltm_blobs_live ON ltm_blobs (namespace, key) WHERE state = 'live';
+CREATE INDEX ltm_blobs_due ON ltm_blobs (namespace, due_at) WHERE state <> 'live';
+
+CREATE TABLE ltm_deletions (
+    namespace  TEXT NOT NULL,
+    key        TEXT NOT NULL,
+    version    INTEGER NOT NULL,
+    write_id   TEXT NOT NULL,
+    deleted_at INTEGER NOT NULL,
+    PRIMARY KEY (namespace, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX ltm_deletions_age ON ltm_deletions (namespace, deleted_at);
+
+CREATE TABLE ltm_version (last INTEGER NOT NULL) STRICT;
+INSERT INTO ltm_version VALUES (0);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1,)
+"""The script at index n leads from schema version n to n + 1 (``PRAGMA user_version``)."""
+
+
+def connect(path: str, synchronous: str) -> sqlite3.Connection:
+    """A connection ready for writing, its schema up to date."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        raise ConfigError(f"SQLite {sqlite3.sqlite_version} is too old, {oldest} is needed")
+    conn = _plain_connection(path)
+    try:
+        # The change to WAL does not wait for a lock by itself, whatever the timeout.
+        patiently(lambda: conn.execute("PRAGMA journal_mode = WAL"))
+        conn.execute(f"PRAGMA synchronous = {synchronous}")  # checked by the catalog
+        patiently(lambda: migrate(conn))
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def connect_reader(path: str, synchronous: str) -> sqlite3.Connection:
+    """A second connection: it sees committed rows only and never waits for the writer."""
+    conn = _plain_connection(path)
+    if conn.execute("PRAGMA user_version").fetchone() != (len(MIGRATIONS),):
+        connect(path, synchronous).close()
+    conn.execute("PRAGMA query_only = ON")
+    return conn
+
+
+def _plain_connection(path: str) -> sqlite3.Connection:
+    conn = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
+    )
+    conn.execute("PRAGMA foreign_keys = ON")
+    return conn
+
+
+def migrate(conn: sqlite3.Connection) -> None:
+    (version,) = conn.execute("PRAGMA user_version").fetchone()
+    if version == len(MIGRATIONS):
+        return
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        (version,) = conn.execute("PRAGMA user_version").fetchone()  # another may have been first
+        if version > len(MIGRATIONS):
+            raise ConfigError(
+                f"the catalog has schema version {version}, this release knows up to "
+                f"{len(MIGRATIONS)}: upgrade ltm-async"
+            )
+        for script in MIGRATIONS[version:]:
+            for statement in _statements(script):
+                conn.execute(statement)
+        conn.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        conn.execute("COMMIT")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> list[str]:
+    """*script* cut at its semicolons: ``executescript`` would commit the transaction."""
+    found, rest = [], ""
+    for line in script.splitlines(keepends=True):
+        rest += line
+        if sqlite3.complete_statement(rest):
+            found.append(rest)
+            rest = ""
+    return found
+
+
+def is_busy(exc: sqlite3.Error) -> bool:
+    """Another connection holds the lock; extended codes keep the primary one in their low byte."""
+    return exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def patiently(
+    action: Callable[[], object],
+    *,
+    timeout_s: float = OPEN_TIMEOUT_S,
+    wanted: Callable[[], bool] = lambda: True,
+) -> None:
+    """Repeat *action* while the file is locked, as long as somebody waits for it.
+
+    SQLite's own wait cannot be cancelled, so each try waits ``BUSY_TIMEOUT_MS`` at most.
+    """
+    give_up = time.monotonic() + timeout_s
+    while True:
+        try:
+            action()
+            return
+        except sqlite3.OperationalError as exc:
+            if not is_busy(exc) or not wanted() or time.monotonic() > give_up:
+                raise
+            time.sleep(0.001)

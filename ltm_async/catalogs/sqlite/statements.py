@@ -1,0 +1,103 @@
+"""The SQL of the catalog; every value is bound, lists as one JSON array."""
+
+ROW = """key, version, content_hash, byte_size, inlined_value, blob_id, metadata,
+    expires_at, created_at, updated_at"""
+LIVE = "(expires_at IS NULL OR expires_at > :now)"
+
+NEXT_VERSION = "UPDATE ltm_version SET last = last + 1 RETURNING last"
+PRESENT = """
+SELECT e.key, e.version, e.content_hash, e.blob_id, e.expires_at, e.created_at
+FROM json_each(?) AS wanted
+CROSS JOIN ltm_entries AS e ON e.namespace = ? AND e.key = wanted.value"""
+UPSERT = """
+INSERT INTO ltm_entries (namespace, key, version, write_id, content_hash, byte_size,
+    inlined_value, blob_id, metadata, expires_at, created_at, updated_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (namespace, key) DO UPDATE SET
+    version = excluded.version, write_id = excluded.write_id,
+    content_hash = excluded.content_hash, byte_size = excluded.byte_size,
+    inlined_value = excluded.inlined_value, blob_id = excluded.blob_id,
+    metadata = excluded.metadata, expires_at = excluded.expires_at,
+    created_at = excluded.created_at, updated_at = excluded.updated_at"""
+RENEW = """
+UPDATE ltm_entries SET version = ?, write_id = ?, metadata = ?, expires_at = ?,
+    created_at = ?, updated_at = ?
+WHERE namespace = ? AND key = ?"""
+GO_LIVE = """
+UPDATE ltm_blobs SET state = 'live', committed = 1, due_at = NULL
+WHERE namespace = ? AND state = 'pending' AND blob_id IN (SELECT value FROM json_each(?))"""
+RETIRE_OTHERS = """
+UPDATE ltm_blobs SET state = 'dead', due_at = ?
+WHERE namespace = ? AND state = 'live' AND key IN (SELECT value FROM json_each(?))
+  AND blob_id NOT IN (SELECT value FROM json_each(?))"""
+GET = f"""
+SELECT {ROW} FROM ltm_entries
+WHERE namespace = :namespace AND key IN (SELECT value FROM json_each(:keys)) AND {LIVE}"""
+TOUCH = f"""
+UPDATE ltm_entries SET version = :version, write_id = :write_id, updated_at = :now,
+    expires_at = CASE WHEN :new_expiry THEN :expires_at ELSE expires_at END,
+    metadata = coalesce(:metadata, metadata)
+WHERE namespace = :namespace AND key = :key AND {LIVE}
+RETURNING {ROW}"""
+DELETE = """
+DELETE FROM ltm_entries WHERE namespace = ? AND key IN (SELECT value FROM json_each(?))"""
+ENTOMB = """
+INSERT INTO ltm_deletions (namespace, key, version, write_id, deleted_at)
+VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (namespace, key) DO UPDATE SET
+    version = excluded.version, write_id = excluded.write_id, deleted_at = excluded.deleted_at"""
+LIST = """
+SELECT key, version, content_hash, byte_size, NULL, blob_id, metadata,
+    expires_at, created_at, updated_at
+FROM ltm_entries
+WHERE namespace = :namespace AND key >= :start AND key < :end
+  AND (expires_at IS NULL OR expires_at > :now)
+ORDER BY key LIMIT :limit"""
+EXPIRED = """
+SELECT key, blob_id FROM ltm_entries
+WHERE namespace = ? AND expires_at <= ? ORDER BY expires_at LIMIT ?"""
+RESERVE = """
+INSERT INTO ltm_blobs (namespace, blob_id, key, state, committed, byte_size, due_at)
+VALUES (?, ?, ?, 'pending', 0, ?, ?) ON CONFLICT (namespace, blob_id) DO NOTHING"""
+ABANDON = """
+UPDATE ltm_blobs SET state = 'dead', due_at = ?
+WHERE namespace = ? AND state = 'pending' AND blob_id IN (SELECT value FROM json_each(?))"""
+COMMITTED = """
+SELECT count(*), coalesce(sum(committed), 0) FROM ltm_blobs
+WHERE namespace = ? AND blob_id IN (SELECT value FROM json_each(?))"""
+CARRIES = """
+SELECT version FROM ltm_entries
+WHERE namespace = ? AND key IN (SELECT value FROM json_each(?)) AND write_id = ? LIMIT 1"""
+REMOVED_BY = """
+SELECT key FROM ltm_deletions
+WHERE namespace = ? AND key IN (SELECT value FROM json_each(?)) AND write_id = ?"""
+DUE = """
+SELECT blob_id, byte_size FROM ltm_blobs
+WHERE namespace = ? AND state <> 'live' AND due_at <= ? ORDER BY due_at LIMIT ?"""
+PUT_OFF = """
+UPDATE ltm_blobs SET state = 'dead', due_at = ?
+WHERE namespace = ? AND blob_id IN (SELECT value FROM json_each(?))"""
+PRUNE_DELETIONS = """
+DELETE FROM ltm_deletions WHERE (namespace, key) IN (
+    SELECT namespace, key FROM ltm_deletions WHERE namespace = ? AND deleted_at <= ? LIMIT ?)"""
+FORGET = """
+DELETE FROM ltm_blobs
+WHERE namespace = ? AND state = 'dead' AND blob_id IN (SELECT value FROM json_each(?))"""
+LIST_BLOBS = """
+SELECT b.blob_id, b.key, b.state, b.byte_size, e.blob_id IS b.blob_id
+FROM ltm_blobs AS b LEFT JOIN ltm_entries AS e ON e.namespace = b.namespace AND e.key = b.key
+WHERE b.namespace = ? AND b.blob_id > ? ORDER BY b.blob_id LIMIT ?"""
+KNOWN = """
+SELECT blob_id FROM ltm_blobs
+WHERE namespace = ? AND blob_id IN (SELECT value FROM json_each(?))"""
+ENTRY_STATS = """
+SELECT count(*) FILTER (WHERE live), count(*) FILTER (WHERE NOT live),
+    count(*) FILTER (WHERE live AND blob_id IS NULL),
+    coalesce(sum(byte_size) FILTER (WHERE live AND blob_id IS NULL), 0)
+FROM (SELECT expires_at IS NULL OR expires_at > ? AS live, blob_id, byte_size
+      FROM ltm_entries WHERE namespace = ?)"""
+BLOB_STATS = """
+SELECT count(*) FILTER (WHERE state = 'live'),
+    coalesce(sum(byte_size) FILTER (WHERE state = 'live'), 0),
+    count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'dead')
+FROM ltm_blobs WHERE namespace = ?"""

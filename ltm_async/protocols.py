@@ -1,0 +1,331 @@
+"""The two seams: what a catalog and a blob store must do, and what crosses between.
+
+Both are spoken to by the backend alone. An adapter never validates, never retries, never
+parses a value or metadata, and judges time by its store's clock, not by its process's.
+Instants are integers of microseconds since the epoch, UTC. Every method raises
+:class:`~ltm_async.errors.StoreError` subclasses or ``ConflictError`` only: *UnavailableError*
+when the request certainly had no effect, *OutcomeUnknownError* when it may have had one.
+Cancellation passes through and leaves a call done or not done, never half.
+
+:mod:`ltm_async.testing` has the contract of both as test suites to subclass.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from .entry import Expiry
+from .errors import StoreError
+
+
+class Row(NamedTuple):
+    """One live entry as the catalog holds it."""
+
+    key: str
+    version: int
+    """Grows with every change of the key and is never used again for it."""
+    content_hash: str
+    byte_size: int
+    inlined_value: str | None
+    """Canonical JSON text; None when the value is a blob."""
+    blob_id: str | None
+    metadata: str
+    """JSON text of an object."""
+    expires_at: int | None
+    created_at: int
+    updated_at: int
+
+
+class Write(NamedTuple):
+    """One entry to commit.
+
+    Without *inlined_value* and *blob_id* it renews what the row holds: the commit is fenced
+    unless the row is still there with this *content_hash* in a blob.
+    """
+
+    key: str
+    content_hash: str
+    byte_size: int
+    inlined_value: str | None
+    blob_id: str | None
+    """A reserved blob whose object has been stored."""
+    metadata: str
+    expiry: Expiry
+    if_version: int | None = None
+    """The live version it replaces; 0 for none; None for whatever there is."""
+
+
+class Written(NamedTuple):
+    """What a commit did."""
+
+    version: int | None
+    """The new version, the same for every entry of the batch; None if its reply was lost."""
+    unchanged: Collection[str]
+    """Keys whose live entry had the same content already."""
+    expires_at: Mapping[str, int]
+    """The expiry of those that have one."""
+
+
+class Reservation(NamedTuple):
+    """A blob about to be uploaded for *key*."""
+
+    blob_id: str
+    key: str
+    content_hash: str
+    byte_size: int
+
+
+class Removed(NamedTuple):
+    """An entry that a delete or an expiry removed."""
+
+    key: str
+    was_live: bool
+    blob_id: str | None
+    """Its blob, now dead in the ledger; its object is still to be deleted."""
+
+
+class Outcome(enum.Enum):
+    """What became of a write whose reply was lost."""
+
+    STORED = "stored"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Resolved(NamedTuple):
+    """What became of a write, and its version if a row still carries it."""
+
+    outcome: Outcome
+    version: int | None = None
+
+
+class LedgerBlob(NamedTuple):
+    """One row of the blob ledger."""
+
+    blob_id: str
+    key: str
+    state: str
+    """``pending`` (reserved), ``live`` or ``dead`` (to be deleted)."""
+    byte_size: int
+    named: bool
+    """An entry, live or expired, has this blob: true exactly for ``live``."""
+
+
+class DueBlob(NamedTuple):
+    """A dead blob whose object is to be deleted."""
+
+    blob_id: str
+    byte_size: int
+
+
+class CatalogStats(NamedTuple):
+    """Counts and bytes of one namespace."""
+
+    entries: int
+    expired: int
+    """Entries past their end that no cleanup has removed yet."""
+    inlined: int
+    inlined_bytes: int
+    blobs: int
+    blob_bytes: int
+    pending_blobs: int
+    dead_blobs: int
+
+
+class Catalog(Protocol):
+    """Rows by namespace and key, and the ledger of blobs.
+
+    Safe for concurrent use by tasks, loops and threads of a process, and by other processes.
+    Every method but ``open`` and ``aclose`` is one transaction: all of it or nothing.
+    """
+
+    name: str
+    """Short, for errors: ``"sqlite"``."""
+
+    async def open(self) -> None:
+        """Connect and bring the schema up to date now; else the first call does."""
+
+    async def aclose(self) -> None:
+        """Release what ``open`` took, in bounded time. Safe twice and after a failed open."""
+
+    async def track_entries_batch(
+        self, namespace: str, writes: Sequence[Write], *, write_id: str
+    ) -> Written:
+        """Commit *writes*, whose keys differ: all of them or none.
+
+        In this order: every ``blob_id`` turns from pending to live, or the whole batch is
+        refused; the rows are written, remembering *write_id*; every other live blob of
+        these keys dies. An expired row counts as none.
+
+        Raises:
+            FencedError: A blob was no longer pending, or a row to renew has changed.
+            ConflictError: An ``if_version`` did not match.
+        """
+        ...
+
+    async def get_entries_batch(self, namespace: str, keys: Sequence[str]) -> list[Row]:
+        """The live rows among *keys*, as of one moment, in no particular order."""
+        ...
+
+    async def touch_entry(
+        self,
+        namespace: str,
+        key: str,
+        *,
+        expiry: Expiry | None,
+        metadata: str | None,
+        write_id: str,
+    ) -> Row | None:
+        """Change a live row's expiry, metadata or both (None leaves one) and return the row."""
+        ...
+
+    async def delete_entries_batch(
+        self,
+        namespace: str,
+        keys: Sequence[str],
+        *,
+        write_id: str,
+        if_version: int | None = None,
+    ) -> list[Removed]:
+        """Remove rows, expired ones too; their blobs die in the same transaction.
+
+        Raises:
+            ConflictError: *if_version* is given and a live row among *keys* has another.
+        """
+        ...
+
+    async def list_entries(
+        self, namespace: str, *, prefix: str = "", after: str = "", limit: int
+    ) -> list[Row]:
+        """Up to *limit* live rows whose key starts with *prefix* and is above *after*.
+
+        In ascending order of the keys' code points. ``inlined_value`` is left None.
+        """
+        ...
+
+    async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
+        """Remove up to *limit* expired rows, the longest expired first, by an index."""
+        ...
+
+    async def reserve_blobs(
+        self, namespace: str, blobs: Sequence[Reservation], *, lease_us: int
+    ) -> Mapping[str, str]:
+        """Enter *blobs* as pending until the lease ends. Repeating it is harmless.
+
+        Returns:
+            The keys whose row, live or expired, holds this content as a blob already, with
+            that blob's id; theirs were not reserved.
+        """
+        ...
+
+    async def abandon_blobs(
+        self, namespace: str, blob_ids: Sequence[str], *, grace_us: int
+    ) -> None:
+        """Turn what is still pending dead, due for deletion after *grace_us*."""
+
+    async def resolve_write(
+        self,
+        namespace: str,
+        write_id: str,
+        *,
+        keys: Sequence[str],
+        blob_ids: Sequence[str],
+        grace_us: int,
+    ) -> Resolved:
+        """Settle a commit or touch whose reply was lost, for good.
+
+        With blobs it abandons them, so that a commit still under way is refused: *stored* or
+        *failed* is then certain. Without blobs a row of *keys* that carries *write_id*
+        means stored, and anything else is unknown.
+        """
+        ...
+
+    async def resolve_removal(
+        self, namespace: str, write_id: str, keys: Sequence[str]
+    ) -> list[str]:
+        """Those of *keys* that the delete *write_id* removed; none means: unknown."""
+        ...
+
+    async def take_due_blobs(self, namespace: str, limit: int, *, backoff_us: int) -> list[DueBlob]:
+        """Up to *limit* dead blobs that are due, each put off by *backoff_us* for others.
+
+        Blobs still pending after their lease die first, which fences their writer.
+        """
+        ...
+
+    async def due_blobs(self, namespace: str, limit: int) -> list[DueBlob]:
+        """What ``take_due_blobs`` would take now; changes nothing."""
+        ...
+
+    async def forget_blobs(self, namespace: str, blob_ids: Sequence[str]) -> None:
+        """Drop dead blobs from the ledger, once their objects are gone."""
+
+    async def list_blobs(self, namespace: str, *, after: str = "", limit: int) -> list[LedgerBlob]:
+        """Up to *limit* rows of the ledger with an id above *after*, in order."""
+        ...
+
+    async def known_blobs(self, namespace: str, blob_ids: Sequence[str]) -> Collection[str]:
+        """Those of *blob_ids* that the ledger has, in any state."""
+        ...
+
+    async def stats(self, namespace: str) -> CatalogStats: ...
+
+    async def track_entry(self, namespace: str, write: Write, *, write_id: str) -> Written:
+        """A batch of one."""
+        return await self.track_entries_batch(namespace, [write], write_id=write_id)
+
+    async def get_entry(self, namespace: str, key: str) -> Row | None:
+        """A batch of one; None when there is no live row."""
+        rows = await self.get_entries_batch(namespace, [key])
+        return rows[0] if rows else None
+
+    async def delete_entry(self, namespace: str, key: str, *, write_id: str) -> Removed | None:
+        """A batch of one; None when there was no row."""
+        return next(
+            iter(await self.delete_entries_batch(namespace, [key], write_id=write_id)), None
+        )
+
+
+class BlobInfo(NamedTuple):
+    """One object as a listing shows it."""
+
+    path: str
+    byte_size: int
+    age_us: int
+    """Since it was written, by the store's clock."""
+
+
+class BlobStore(Protocol):
+    """Immutable byte strings by path. Paths are made by the library, never by a user.
+
+    Safe for concurrent use by tasks, loops and threads of a process, and by other processes.
+    """
+
+    name: str
+
+    async def open(self) -> None:
+        """Connect now; else the first call does."""
+
+    async def aclose(self) -> None:
+        """Release what was opened, in bounded time. Safe twice and after a failed open."""
+
+    async def put(self, path: str, data: bytes) -> None:
+        """Create *path* whole and durable, or not at all; repeating the same put is harmless."""
+
+    async def get(self, path: str, *, limit: int) -> bytes | None:
+        """The first *limit* bytes of *path*, or None when there is no such object."""
+        ...
+
+    async def delete(self, paths: Sequence[str]) -> Mapping[str, StoreError]:
+        """Delete objects; an absent one is fine. Returns those that failed, and why."""
+        ...
+
+    def scan(self, prefix: str) -> AsyncIterator[BlobInfo]:
+        """Every object below *prefix*, unfinished uploads included, in any order."""
+        ...
+
+    def uri(self, path: str) -> str:
+        """The storage URI of *path*: for people, never read back."""
+        ...

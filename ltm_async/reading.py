@@ -1,0 +1,134 @@
+"""Retrieving: rows of one moment, then their blobs, each checked before it is decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from .entry import MAX_VALUE_BYTES, blob_path, decode, hash_of
+from .errors import CorruptError, StoreError, UnavailableError
+from .hashing import content_hash
+from .protocols import Row
+from .results import RetrieveResult
+from .stores import Stores
+from .transfer import fan_out
+
+ROUNDS = 5
+"""How often rows are read again because a blob was replaced meanwhile."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Read:
+    """What was found: a value or an error for each key with a live row."""
+
+    rows: dict[str, Row]
+    values: dict[str, Any]
+    metadata: dict[str, dict[str, Any]]
+    """Of those that have any."""
+    errors: dict[str, StoreError]
+
+    def result(self, key: str) -> RetrieveResult:
+        """What was found under *key*; raises why it could not be read."""
+        row = self.rows.get(key)
+        if row is None:
+            return RetrieveResult(key=key)
+        if key in self.errors:
+            raise self.errors[key]
+        return RetrieveResult(
+            key=key, value=self.values[key], metadata=self.metadata.get(key) or {}, row=row
+        )
+
+
+async def read_batch(stores: Stores, keys: Sequence[str]) -> Read:
+    """Read at most ``batch_size`` keys as of one moment.
+
+    A blob that is gone or damaged has the rows read again. If they changed, the new ones
+    count; if not, the blob is corrupt: it is never taken for a missing entry.
+    """
+    fetched: dict[str, Any] = {}
+    failed: dict[str, StoreError] = {}
+    for _ in range(ROUNDS):
+        found = await stores.retry.unanswered(
+            stores.catalog.get_entries_batch, stores.namespace, keys
+        )
+        rows = {row.key: row for row in found}
+        suspects = failed
+        failed = {}
+        todo = [row for row in found if row.blob_id is not None and row.blob_id not in fetched]
+        await _download(stores, todo, fetched, failed)
+        # What failed for the first time may have been replaced while it was read.
+        if all(name in suspects or not _may_heal(exc) for name, exc in failed.items()):
+            return _decoded(rows, fetched, failed)
+    busy = UnavailableError("the entry is replaced faster than its blob can be read")
+    return _decoded(rows, fetched, dict.fromkeys(failed, busy))
+
+
+def _may_heal(exc: StoreError) -> bool:
+    return isinstance(exc, CorruptError)
+
+
+async def _download(
+    stores: Stores, rows: Sequence[Row], fetched: dict[str, Any], failed: dict[str, StoreError]
+) -> None:
+    """Put the value of each row's blob into *fetched*, or why there is none into *failed*."""
+    gate = stores.gates.get()
+
+    async def download(row: Row) -> None:
+        blob_id = row.blob_id or ""
+        try:
+            path = blob_path(stores.namespace, blob_id)
+            if not 0 <= row.byte_size <= MAX_VALUE_BYTES:
+                raise CorruptError(f"a row says its blob has {row.byte_size} bytes")
+            async with gate.admit(row.byte_size):
+                data = await stores.retry.unanswered(
+                    stores.blobs.get, path, limit=row.byte_size + 1
+                )
+                fetched[blob_id] = await _checked(row, data)
+        except StoreError as exc:
+            failed[blob_id] = exc
+
+    await fan_out(rows, download, count=stores.max_concurrency)
+
+
+async def _checked(row: Row, data: bytes | None) -> Any:
+    if data is None:
+        raise CorruptError("a blob that a row names is missing")
+    if len(data) != row.byte_size:
+        raise CorruptError("a blob does not have the size that its row says")
+    if await content_hash(data) != row.content_hash:
+        raise CorruptError("a blob does not have the content that its row says")
+    return decode(data.decode("ascii", "replace"))
+
+
+def _decoded(rows: dict[str, Row], fetched: dict[str, Any], failed: dict[str, StoreError]) -> Read:
+    values: dict[str, Any] = {}
+    metadata: dict[str, dict[str, Any]] = {}
+    errors: dict[str, StoreError] = {}
+    for key, row in rows.items():
+        text, blob_id = row.inlined_value, row.blob_id
+        try:
+            if text is not None:
+                if blob_id is not None:
+                    raise CorruptError("a row has a value and a blob at once")
+                if hash_of(text.encode("utf-8", "replace")) != row.content_hash:
+                    raise CorruptError("a row does not have the content that its hash says")
+                values[key] = decode(text)
+            elif blob_id is None:
+                raise CorruptError("a row has neither a value nor a blob")
+            elif blob_id in failed:
+                raise failed[blob_id]
+            else:
+                values[key] = fetched[blob_id]
+            if row.metadata != "{}":
+                metadata[key] = decode_metadata(row)
+        except StoreError as exc:
+            errors[key] = exc
+    return Read(rows, values, metadata, errors)
+
+
+def decode_metadata(row: Row) -> dict[str, Any]:
+    metadata = decode(row.metadata)
+    if type(metadata) is not dict:
+        raise CorruptError("a row's metadata is not an object")
+    return metadata

@@ -1,0 +1,82 @@
+"""The only place that tries again."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec, TypeVar
+
+from .deadline import remaining_s
+from .errors import ConfigError, OutcomeUnknownError, RateLimitedError, StoreError, UnavailableError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often and how patiently a store is asked again.
+
+    The wait before try *n* is drawn evenly from 0 to ``min(cap_s, base_s * 2**n)`` ("full
+    jitter", https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). A wait
+    that the call's deadline does not allow ends the trying at once.
+    """
+
+    attempts: int = 4
+    """Tries in all, 1 to 100; 1 never tries again."""
+    base_s: float = 0.05
+    throttled_base_s: float = 0.5
+    """Instead of *base_s* when a store throttles without saying for how long."""
+    cap_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        if type(self.attempts) is not int or not 1 <= self.attempts <= 100:
+            raise ConfigError(f"retry.attempts is {self.attempts!r}, it must be 1 to 100")
+        for name in ("base_s", "throttled_base_s", "cap_s"):
+            seconds = getattr(self, name)
+            if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+                raise ConfigError(f"retry.{name} must be a number of seconds")
+            if not 0 < seconds <= 3600:
+                raise ConfigError(f"retry.{name} is {seconds}, it must be above 0, at most 3600")
+
+    def wait_s(self, tried: int, exc: StoreError) -> float:
+        """How long to wait after *tried* tries, the last of which raised *exc*."""
+        base_s = self.base_s
+        if isinstance(exc, RateLimitedError):
+            if exc.retry_after_s is not None:
+                return exc.retry_after_s
+            base_s = self.throttled_base_s
+        return random.uniform(0, min(self.cap_s, base_s * 2.0 ** (tried - 1)))
+
+    async def refused(
+        self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """*call*, again while it certainly had no effect: for what must not happen twice."""
+        return await self._again(lambda: call(*args, **kwargs), (UnavailableError,))
+
+    async def unanswered(
+        self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """*call*, again also when its reply was lost: for what is harmless to repeat."""
+        return await self._again(
+            lambda: call(*args, **kwargs), (UnavailableError, OutcomeUnknownError)
+        )
+
+    async def _again(
+        self, call: Callable[[], Awaitable[T]], errors: tuple[type[StoreError], ...]
+    ) -> T:
+        tried = 0
+        while True:
+            try:
+                return await call()
+            except errors as exc:
+                tried += 1
+                if tried == self.attempts:
+                    raise
+                wait_s = self.wait_s(tried, exc)
+                remaining = remaining_s()
+                if remaining is not None and remaining <= wait_s:
+                    raise
+            await asyncio.sleep(wait_s)

@@ -1,0 +1,1 @@
+"""What an author of a catalog or blob store tests it with; ours run on the same."""

@@ -1,0 +1,247 @@
+"""Storing: check everything, reserve, upload, commit once, and settle what stays unclear.
+
+The steps and why they are in this order: each blob is in the catalog's ledger before its
+upload begins, so whatever stops this process, the collector knows of it; nothing is visible
+before the commit, all of a batch is after it; a commit whose reply was lost is settled by
+*abandoning* its blobs, which refuses it should it still arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+from collections.abc import Mapping, Sequence
+
+from .drafting import Draft
+from .entry import Expiry, blob_path, new_blob_id, to_datetime
+from .errors import FencedError, OutcomeUnknownError, StoreError, UnavailableError
+from .protocols import Outcome, Removed, Reservation, Row, Write, Written
+from .results import StoreResult
+from .stores import LEASE_US, Stores
+from .transfer import fan_out
+
+logger = logging.getLogger(__name__)
+
+ROUNDS = 3
+"""A fenced write is uploaded again under new names, at most twice."""
+ABANDON_TIMEOUT_S = 0.5
+"""A failed call may take this much beyond its deadline to give back its reservations."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of one batch."""
+
+    written: Written
+    blob_ids: Mapping[str, str]
+    """The blob uploaded for each key that got one."""
+    renewed: Mapping[str, str]
+    """The blob that was there already for each key that needed no upload."""
+
+
+async def write_batch(stores: Stores, drafts: Sequence[Draft]) -> Stored:
+    """Write at most ``batch_size`` drafts: all of them or none.
+
+    Raises:
+        ConflictError: A compare-and-swap did not match; nothing was written.
+        OutcomeUnknownError: The commit's reply was lost for good.
+        StoreError: Nothing was written.
+    """
+    write_id = os.urandom(16).hex()
+    for tried in range(1, ROUNDS + 1):
+        try:
+            return await _attempt(stores, drafts, write_id)
+        except FencedError:
+            if tried == ROUNDS:
+                raise
+    raise AssertionError("unreachable")
+
+
+async def _attempt(stores: Stores, drafts: Sequence[Draft], write_id: str) -> Stored:
+    large = [draft for draft in drafts if draft.byte_size >= stores.inline_threshold]
+    blob_ids = {draft.key: new_blob_id(draft.content_hash) for draft in large}
+    try:
+        renewed = await _bring_up(stores, large, blob_ids) if large else {}
+        writes = [_to_write(stores, draft, blob_ids) for draft in drafts]
+        written = await _commit(stores, writes, write_id)
+    except OutcomeUnknownError:
+        raise  # the row may name them, now or later
+    except BaseException:
+        # Harmless whatever happened: only what is still pending dies.
+        await _abandon(stores, list(blob_ids.values()))
+        raise
+    return Stored(written, blob_ids, renewed)
+
+
+async def _bring_up(
+    stores: Stores, large: Sequence[Draft], blob_ids: dict[str, str]
+) -> Mapping[str, str]:
+    """Reserve and upload blobs; return those there already and drop them from *blob_ids*."""
+    try:
+        renewed = await _reserve(stores, large, blob_ids)
+        for key in renewed:
+            del blob_ids[key]
+        await _upload(stores, [draft for draft in large if draft.key in blob_ids], blob_ids)
+    except OutcomeUnknownError as exc:
+        raise UnavailableError(f"{exc}; nothing was written", store=exc.store) from exc
+    return renewed
+
+
+async def _reserve(
+    stores: Stores, large: Sequence[Draft], blob_ids: Mapping[str, str]
+) -> Mapping[str, str]:
+    blobs = [
+        Reservation(blob_ids[draft.key], draft.key, draft.content_hash, draft.byte_size)
+        for draft in large
+    ]
+    return await stores.retry.unanswered(
+        stores.catalog.reserve_blobs, stores.namespace, blobs, lease_us=LEASE_US
+    )
+
+
+async def _upload(stores: Stores, drafts: Sequence[Draft], blob_ids: Mapping[str, str]) -> None:
+    gate = stores.gates.get()
+
+    async def upload(draft: Draft) -> None:
+        path = blob_path(stores.namespace, blob_ids[draft.key])
+        async with gate.admit(draft.byte_size):
+            data = draft.encoded().encode()
+            await stores.retry.unanswered(stores.blobs.put, path, data)
+
+    await fan_out(drafts, upload, count=stores.max_concurrency)
+
+
+def _to_write(stores: Stores, draft: Draft, blob_ids: Mapping[str, str]) -> Write:
+    inlined = draft.byte_size < stores.inline_threshold
+    return Write(
+        key=draft.key,
+        content_hash=draft.content_hash,
+        byte_size=draft.byte_size,
+        inlined_value=draft.encoded() if inlined else None,
+        blob_id=blob_ids.get(draft.key),
+        metadata=draft.metadata,
+        expiry=draft.expiry,
+        if_version=draft.if_version,
+    )
+
+
+async def _commit(stores: Stores, writes: Sequence[Write], write_id: str) -> Written:
+    try:
+        return await stores.retry.refused(
+            stores.catalog.track_entries_batch, stores.namespace, writes, write_id=write_id
+        )
+    except OutcomeUnknownError as exc:
+        return await _settle(stores, writes, write_id, exc)
+
+
+async def _settle(
+    stores: Stores, writes: Sequence[Write], write_id: str, lost: OutcomeUnknownError
+) -> Written:
+    """Find out what became of a commit whose reply was *lost*."""
+    keys = [write.key for write in writes]
+    blob_ids = [write.blob_id for write in writes if write.blob_id is not None]
+    rows: Sequence[Row] = ()
+    try:
+        resolved = await stores.retry.unanswered(
+            stores.catalog.resolve_write,
+            stores.namespace,
+            write_id,
+            keys=keys,
+            blob_ids=blob_ids,
+            grace_us=LEASE_US,
+        )
+        if resolved.outcome is Outcome.STORED:
+            rows = await stores.retry.unanswered(
+                stores.catalog.get_entries_batch, stores.namespace, keys
+            )
+    except StoreError as exc:
+        raise lost from exc
+    if resolved.outcome is Outcome.FAILED:
+        raise FencedError("the commit was lost, and is refused from now on") from lost
+    if resolved.outcome is Outcome.UNKNOWN:
+        raise lost
+    ends = {
+        row.key: row.expires_at
+        for row in rows
+        if row.version == resolved.version and row.expires_at is not None
+    }
+    return Written(resolved.version, (), ends)
+
+
+async def _abandon(stores: Stores, blob_ids: Sequence[str]) -> None:
+    """Give back reservations, if it can be done quickly; the lease does it otherwise."""
+    if not blob_ids:
+        return
+    try:
+        async with asyncio.timeout(ABANDON_TIMEOUT_S):
+            await stores.catalog.abandon_blobs(stores.namespace, blob_ids, grace_us=LEASE_US)
+    except (StoreError, TimeoutError) as exc:
+        logger.debug("left %d reservations to their lease: %s", len(blob_ids), exc)
+
+
+def stored_result(stores: Stores, draft: Draft, stored: Stored) -> StoreResult:
+    blob_id = stored.blob_ids.get(draft.key) or stored.renewed.get(draft.key)
+    ends = stored.written.expires_at.get(draft.key)
+    uploaded = draft.key in stored.blob_ids
+    same = draft.key in stored.renewed or draft.key in stored.written.unchanged
+    return StoreResult(
+        key=draft.key,
+        content_hash=draft.content_hash,
+        byte_size=draft.byte_size,
+        inlined=draft.byte_size < stores.inline_threshold,
+        storage_uri=blob_id and stores.blobs.uri(blob_path(stores.namespace, blob_id)),
+        deduplicated=same and not uploaded,
+        version=stored.written.version,
+        expires_at=None if ends is None else to_datetime(ends),
+        stored=True,
+    )
+
+
+async def touch(stores: Stores, key: str, expiry: Expiry, metadata: str | None) -> Row | None:
+    write_id = os.urandom(16).hex()
+    try:
+        return await stores.retry.refused(
+            stores.catalog.touch_entry,
+            stores.namespace,
+            key,
+            expiry=expiry,
+            metadata=metadata,
+            write_id=write_id,
+        )
+    except OutcomeUnknownError as lost:
+        resolved = await stores.retry.unanswered(
+            stores.catalog.resolve_write,
+            stores.namespace,
+            write_id,
+            keys=[key],
+            blob_ids=[],
+            grace_us=LEASE_US,
+        )
+        if resolved.version is None:
+            raise
+        row = await stores.retry.unanswered(stores.catalog.get_entry, stores.namespace, key)
+        if row is None or row.version != resolved.version:
+            raise lost from None
+        return row
+
+
+async def remove(stores: Stores, keys: Sequence[str], if_version: int | None) -> list[Removed]:
+    """Delete rows; their blobs are dead from then on."""
+    write_id = os.urandom(16).hex()
+    try:
+        return await stores.retry.refused(
+            stores.catalog.delete_entries_batch,
+            stores.namespace,
+            keys,
+            write_id=write_id,
+            if_version=if_version,
+        )
+    except OutcomeUnknownError:
+        gone = await stores.retry.unanswered(
+            stores.catalog.resolve_removal, stores.namespace, write_id, keys
+        )
+        if not gone:
+            raise  # nothing was there to remove, or it never arrived, or it may yet
+        return [Removed(key, True, None) for key in gone]  # their blobs are left to a collection
