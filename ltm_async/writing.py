@@ -142,7 +142,6 @@ async def _settle(
     """Find out what became of a commit whose reply was *lost*."""
     keys = [write.key for write in writes]
     blob_ids = [write.blob_id for write in writes if write.blob_id is not None]
-    rows: Sequence[Row] = ()
     try:
         resolved = await stores.retry.unanswered(
             stores.catalog.resolve_write,
@@ -152,22 +151,28 @@ async def _settle(
             blob_ids=blob_ids,
             grace_us=LEASE_US,
         )
-        if resolved.outcome is Outcome.STORED:
-            rows = await stores.retry.unanswered(
-                stores.catalog.get_entries_batch, stores.namespace, keys
-            )
     except StoreError as exc:
         raise lost from exc
     if resolved.outcome is Outcome.FAILED:
         raise FencedError("the commit was lost, and is refused from now on") from lost
     if resolved.outcome is Outcome.UNKNOWN:
         raise lost
-    ends = {
+    return Written(resolved.version, (), await _expiries(stores, keys, resolved.version))
+
+
+async def _expiries(stores: Stores, keys: Sequence[str], version: int | None) -> dict[str, int]:
+    """When the entries end that have *version*, as far as it can still be read."""
+    try:
+        rows = await stores.retry.unanswered(
+            stores.catalog.get_entries_batch, stores.namespace, keys
+        )
+    except StoreError:
+        return {}
+    return {
         row.key: row.expires_at
         for row in rows
-        if row.version == resolved.version and row.expires_at is not None
+        if row.version == version and row.expires_at is not None
     }
-    return Written(resolved.version, (), ends)
 
 
 async def _abandon(stores: Stores, blob_ids: Sequence[str]) -> None:

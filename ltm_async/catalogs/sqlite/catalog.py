@@ -322,7 +322,7 @@ class SQLiteCatalog(Catalog):
     async def list_blobs(self, namespace: str, *, after: str = "", limit: int) -> list[LedgerBlob]:
         def page(conn: sqlite3.Connection, _now: int) -> list[LedgerBlob]:
             found = conn.execute(sql.LIST_BLOBS, (namespace, after, limit)).fetchall()
-            return [LedgerBlob(*blob, named == 1) for (*blob, named) in found]
+            return list(map(LedgerBlob._make, found))
 
         return await self._read(page)
 
