@@ -65,7 +65,34 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604
+__all__ = [
+    "AccessDeniedError",
+    "BlobStore",
+    "Catalog",
+    "ClosedError",
+    "ConfigError",
+    "ConflictError",
+    "CorruptError",
+    "DeadlineError",
+    "FencedError",
+    "InvalidEntryError",
+    "LTMBackend",
+    "LTMError",
+    "LocalBlobStore",
+    "MemoryBlobStore",
+    "MemoryCatalog",
+    "MissingDriverError",
+    "OutcomeUnknownError",
+    "RateLimitedError",
+    "RetryPolicy",
+    "SQLiteCatalog",
+    "StoreError",
+    "UnavailableError",
+    "__version__",
+    "compute_content_hash",
+    "create_catalog_backend",
+    "create_ltm_backend",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -182,16 +182,9 @@ class LocalBlobStore(BlobStore):
 
     def _read_file(self, path: str, limit: int) -> bytes | None:
         try:
-            descriptor = os.open(self._file(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            return _read_plain(self._file(path), limit)
         except FileNotFoundError:
             return None
-        with open(descriptor, "rb", buffering=0) as file:
-            size = min(limit, os.fstat(descriptor).st_size)
-            parts = []
-            while size > 0 and (part := file.read(size)):
-                parts.append(part)
-                size -= len(part)
-            return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _delete_files(self, paths: Sequence[str]) -> Mapping[str, StoreError]:
         failed: dict[str, StoreError] = {}
@@ -250,13 +243,29 @@ def _link(aside: str, target: str, data: bytes) -> None:
         os.link(aside, target)
     except FileExistsError:
         # Our own earlier try, whose answer was lost: names are never used twice.
-        with open(target, "rb") as file:
-            if file.read(len(data) + 1) != data:
-                raise CorruptError("local: another blob has this name", store="local") from None
+        if _read_plain(target, len(data) + 1) != data:
+            raise CorruptError("local: another blob has this name", store="local") from None
     except OSError as exc:
         if exc.errno not in _NO_LINKS:
             raise
         os.rename(aside, target)  # a file system without links
+
+
+def _read_plain(path: str, limit: int) -> bytes:
+    """The first *limit* bytes of a file that is one, and no link to somewhere else."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            raise CorruptError("local: a blob has become a link", store="local") from exc
+        raise
+    with open(descriptor, "rb", buffering=0) as file:
+        size = min(limit, os.fstat(descriptor).st_size)
+        parts = []
+        while size > 0 and (part := file.read(size)):
+            parts.append(part)
+            size -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _sync_folder(folder: str) -> None:

@@ -63,8 +63,8 @@ class Faults:
 
     async def run(self, operation: Coroutine[Any, Any, T]) -> T:
         """Run *operation* in the task that the modes of cancellation cancel."""
-        self._victim = asyncio.create_task(operation)
-        return await self._victim
+        task = self._victim = asyncio.create_task(operation)
+        return await task
 
     async def step(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
         number = len(self.steps)

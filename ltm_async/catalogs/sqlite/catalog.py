@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -371,6 +372,8 @@ class SQLiteCatalog(Catalog):
                 wanted=lambda: not call.withdrawn,
             )
             try:
+                if call.withdrawn:  # while it waited for the lock
+                    raise asyncio.CancelledError
                 result = change(conn, self._clock())
                 _commit(conn)
             finally:

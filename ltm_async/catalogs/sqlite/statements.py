@@ -27,7 +27,7 @@ GO_LIVE = """
 UPDATE ltm_blobs SET state = 'live', committed = 1, due_at = NULL
 WHERE namespace = ? AND state = 'pending' AND blob_id IN (SELECT value FROM json_each(?))"""
 RETIRE_OTHERS = """
-UPDATE ltm_blobs SET state = 'dead', due_at = ?
+UPDATE ltm_blobs INDEXED BY ltm_blobs_live SET state = 'dead', due_at = ?
 WHERE namespace = ? AND state = 'live' AND key IN (SELECT value FROM json_each(?))
   AND blob_id NOT IN (SELECT value FROM json_each(?))"""
 GET = f"""

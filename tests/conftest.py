@@ -1,0 +1,19 @@
+"""What every test runs under."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+pytest.register_assert_rewrite("ltm_async.testing")
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[None]:
+    """Fail a test whose event loop is blocked by our code: a file, a socket, SQLite, a sleep."""
+    with blockbuster_ctx("ltm_async", excluded_modules=["ltm_async.testing"]) as guard:
+        # The current folder is asked for, not read from a disk.
+        guard.functions["os.path.abspath"].can_block_in("ltm_async/blobs/local.py", {"__init__"})
+        yield

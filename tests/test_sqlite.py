@@ -1,0 +1,400 @@
+"""What is SQLite's own: the file, its locks, its plans, several processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pathlib
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from ltm_async import (
+    AccessDeniedError,
+    ClosedError,
+    ConfigError,
+    DeadlineError,
+    LTMBackend,
+    SQLiteCatalog,
+    StoreError,
+)
+from ltm_async.catalogs.sqlite import database, statements
+from ltm_async.testing.catalogs import SPACE, new_write_id, small
+
+LARGE = "x" * 5_000
+
+
+@pytest.fixture
+def path(tmp_path: pathlib.Path) -> str:
+    return str(tmp_path / "ltm.db")
+
+
+@pytest.fixture
+async def catalog(path: str) -> AsyncIterator[SQLiteCatalog]:
+    catalog = SQLiteCatalog(path)
+    await catalog.open()
+    yield catalog
+    await catalog.aclose()
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[sqlite3.Connection]:
+    """Hold the write lock as another program would."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        yield db
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+# The file
+
+
+@pytest.mark.parametrize(("synchronous", "level"), [("FULL", 2), ("NORMAL", 1)])
+async def test_the_file_is_set_up_as_promised(path: str, synchronous: str, level: int) -> None:
+    catalog = SQLiteCatalog(path, synchronous=synchronous)
+    found = await catalog._write(
+        lambda conn, _now: [
+            conn.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "foreign_keys", "user_version")
+        ]
+    )
+    assert found == ["wal", level, 1, 1]
+    await catalog.aclose()
+
+
+async def test_readers_cannot_write(catalog: SQLiteCatalog) -> None:
+    with pytest.raises(AccessDeniedError):
+        await catalog._read(lambda conn, _now: conn.execute("DELETE FROM ltm_entries"))
+
+
+async def test_closing_leaves_one_file_and_no_thread(
+    catalog: SQLiteCatalog, tmp_path: pathlib.Path
+) -> None:
+    await catalog.track_entry(SPACE, small("k"), write_id=new_write_id())
+    assert any("ltm-sqlite" in thread.name for thread in threading.enumerate())
+    await catalog.aclose()
+    await asyncio.sleep(0.05)
+    assert not any("ltm-sqlite" in thread.name for thread in threading.enumerate())
+    assert [file.name for file in await asyncio.to_thread(lambda: [*tmp_path.iterdir()])] == [
+        "ltm.db"
+    ]
+
+
+async def test_a_newer_schema_is_refused(path: str) -> None:
+    def prepare() -> None:
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA user_version = 99")
+
+    await asyncio.to_thread(prepare)
+    catalog = SQLiteCatalog(path)
+    with pytest.raises(ConfigError, match="schema version 99"):
+        await catalog.get_entries_batch(SPACE, ["k"])
+    await catalog.aclose()
+
+
+async def test_an_older_schema_is_brought_up_to_date(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = SQLiteCatalog(path)
+    await old.track_entry(SPACE, small("k", '"kept"'), write_id=new_write_id())
+    await old.aclose()
+    newer = (*database.MIGRATIONS, "CREATE TABLE ltm_more (a INTEGER) STRICT;")
+    monkeypatch.setattr(database, "MIGRATIONS", newer)
+    new = SQLiteCatalog(path)
+    row = await new.get_entry(SPACE, "k")
+    assert row is not None and row.inlined_value == '"kept"'
+    assert await new._read(lambda conn, _now: list(conn.execute("SELECT * FROM ltm_more"))) == []
+    await new.aclose()
+
+
+async def test_a_migration_that_fails_changes_nothing(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = database.MIGRATIONS
+    monkeypatch.setattr(database, "MIGRATIONS", (*good, "CREATE TABLE ltm_more (a); NONSENSE;"))
+    broken = SQLiteCatalog(path)
+    with pytest.raises(StoreError, match="NONSENSE"):
+        await broken.open()
+    await broken.aclose()
+    monkeypatch.setattr(database, "MIGRATIONS", good)
+    catalog = SQLiteCatalog(path)
+    assert await catalog.get_entries_batch(SPACE, ["k"]) == []
+    await catalog.aclose()
+
+
+async def test_a_catalog_in_memory_stays_in_its_process(path: str) -> None:
+    catalog = SQLiteCatalog(":memory:")
+    await catalog.track_entry(SPACE, small("k"), write_id=new_write_id())
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            with contextlib.suppress(ClosedError):
+                catalog._open_lanes()
+                os._exit(2)
+            code = 0
+        os._exit(code)
+    assert os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, pid, 0))[1]) == 0
+    await catalog.aclose()
+
+
+# Plans
+
+
+@pytest.mark.parametrize(
+    ("sql", "index"),
+    [
+        (statements.GET, "USING PRIMARY KEY (namespace=? AND key=?)"),
+        (statements.PRESENT, "USING PRIMARY KEY (namespace=? AND key=?)"),
+        (statements.LIST, "USING PRIMARY KEY (namespace=? AND key>? AND key<?)"),
+        (statements.EXPIRED, "USING INDEX ltm_entries_expiry (namespace=? AND expires_at<?)"),
+        (statements.DELETE, "USING PRIMARY KEY (namespace=? AND key=?)"),
+        (statements.TOUCH, "USING PRIMARY KEY (namespace=? AND key=?)"),
+        (statements.GO_LIVE, "USING PRIMARY KEY (namespace=? AND blob_id=?)"),
+        (statements.RETIRE_OTHERS, "USING INDEX ltm_blobs_live (namespace=? AND key=?)"),
+        (statements.DUE, "ltm_blobs_due (namespace=? AND due_at<?)"),
+        (statements.ABANDON, "USING PRIMARY KEY (namespace=? AND blob_id=?)"),
+        (statements.COMMITTED, "USING PRIMARY KEY (namespace=? AND blob_id=?)"),
+        (statements.FORGET, "USING PRIMARY KEY (namespace=? AND blob_id=?)"),
+        (statements.PRUNE_DELETIONS, "ltm_deletions_age (namespace=? AND deleted_at<?)"),
+    ],
+)
+async def test_every_statement_uses_its_index(catalog: SQLiteCatalog, sql: str, index: str) -> None:
+    def plan(conn: sqlite3.Connection, _now: int) -> str:
+        names = {"namespace", "keys", "key", "start", "end", "now", "limit", "version"}
+        names |= {"write_id", "metadata", "new_expiry", "expires_at"}
+        bound: Any = dict.fromkeys(names, 1) if ":namespace" in sql else (1,) * sql.count("?")
+        return "\n".join(row[3] for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}", bound))
+
+    steps = await catalog._write(plan)
+    assert index in steps
+    assert "SCAN ltm" not in steps
+    assert "SCAN e" not in steps
+    assert "ORDER BY" not in steps
+
+
+async def test_statements_do_not_grow_with_the_batch(catalog: SQLiteCatalog) -> None:
+    """One row at a time would be thousands."""
+    counted: list[str] = []
+
+    async def traced(call: Any) -> int:
+        await catalog._write(lambda conn, _now: conn.set_trace_callback(counted.append))
+        await catalog._read(lambda conn, _now: conn.set_trace_callback(counted.append))
+        counted.clear()
+        await call
+        distinct = {statement.split("VALUES")[0] for statement in counted}
+        return len(distinct)
+
+    writes = [small(f"k{n}") for n in range(500)]
+    keys = [write.key for write in writes]
+    stored = await traced(catalog.track_entries_batch(SPACE, writes, write_id=new_write_id()))
+    assert stored <= 8  # begin, rows present, version, upsert, retire, commit
+    assert await traced(catalog.get_entries_batch(SPACE, keys)) == 1
+    deleted = await traced(catalog.delete_entries_batch(SPACE, keys, write_id=new_write_id()))
+    assert deleted <= 8
+
+
+# Locks
+
+
+async def test_a_lock_held_elsewhere_is_waited_for(catalog: SQLiteCatalog, path: str) -> None:
+    ltm = LTMBackend(catalog, "memory:", on_unavailable="raise")
+    released = threading.Event()
+
+    def hold() -> None:
+        with locked(path):
+            released.wait(10)
+
+    holding = asyncio.create_task(asyncio.to_thread(hold))
+    await asyncio.sleep(0.05)
+    storing = asyncio.create_task(ltm.store("k", 1))
+    await asyncio.sleep(0.3)
+    assert not storing.done()
+    assert not (await ltm.retrieve("k")).found  # readers never wait
+    released.set()
+    assert (await storing).stored
+    await holding
+
+
+async def test_a_write_whose_time_is_up_never_happens(catalog: SQLiteCatalog, path: str) -> None:
+    """It waits for a lock, its caller goes, the lock is released: nothing is written."""
+    ltm = LTMBackend(catalog, "memory:", on_unavailable="raise")
+    released = threading.Event()
+
+    def hold() -> None:
+        with locked(path):
+            released.wait(10)
+
+    holding = asyncio.create_task(asyncio.to_thread(hold))
+    await asyncio.sleep(0.05)
+    with pytest.raises(DeadlineError):
+        await ltm.store("k", 1, timeout=0.2)
+    released.set()
+    await holding
+    await ltm.store("behind", 1)
+    assert not (await ltm.retrieve("k")).found
+
+
+async def test_a_read_only_file_is_said_to_be_so(path: str) -> None:
+    async with LTMBackend(f"sqlite:///{path}", "memory:") as ltm:
+        await ltm.store("k", 1)
+    catalog = SQLiteCatalog(path)
+    await catalog._write(lambda conn, _now: None)
+    await catalog._write(_stop_writing)
+    ltm = LTMBackend(catalog, "memory:", on_unavailable="raise")
+    with pytest.raises(AccessDeniedError):
+        await ltm.store("k", 2)
+    assert (await ltm.retrieve("k")).value == 1
+    await catalog.aclose()
+
+
+def _stop_writing(conn: sqlite3.Connection, _now: int) -> None:
+    conn.execute("COMMIT")
+    conn.execute("PRAGMA query_only = ON")
+    conn.execute("BEGIN")
+
+
+async def test_a_full_disk_is_reported_and_survived(path: str) -> None:
+    catalog = SQLiteCatalog(path)
+    ltm = LTMBackend(catalog, "memory:", on_unavailable="raise", timeout=2)
+    await ltm.store("before", "x" * 900)
+
+    def limit_pages(conn: sqlite3.Connection, extra: int) -> None:
+        (pages,) = conn.execute("PRAGMA page_count").fetchone()
+        conn.execute(f"PRAGMA max_page_count = {pages + extra}")
+
+    await catalog._write(lambda conn, _now: limit_pages(conn, 2))
+    done = await ltm.store_batch({"key": f"k{n}", "value": "x" * 900} for n in range(400))
+    assert (done.stored, done.failed, done.error_type) == (0, 400, "UnavailableError")
+    assert "full" in str(done.error)
+    assert (await ltm.retrieve("before")).found
+    assert (await ltm.stats()).entries == 1
+    await catalog._write(lambda conn, _now: limit_pages(conn, 100_000))
+    assert (await ltm.store("after", 1)).stored
+    await catalog.aclose()
+
+
+# Processes
+
+WORKER = """
+import asyncio, sys
+from ltm_async import LTMBackend
+
+async def main(url, blobs, name):
+    async with LTMBackend(url, blobs, on_unavailable="raise") as ltm:
+        async def work(task):
+            for turn in range(4):
+                await ltm.update("counter", lambda n: n + 1, default=0)
+                await ltm.store(f"{name}/{task}/{turn}", [name, task, "x" * (3000 * (task % 2))])
+                await ltm.store_batch(
+                    {"key": f"{name}/{task}/{turn}/{n}", "value": [turn, n]} for n in range(5)
+                )
+        async with asyncio.TaskGroup() as group:
+            for task in range(25):
+                group.create_task(work(task))
+    print("done")
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+async def test_two_processes_and_fifty_tasks_lose_nothing(
+    path: str, tmp_path: pathlib.Path
+) -> None:
+    url, blobs = f"sqlite:///{path}", str(tmp_path / "blobs")
+    workers = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", WORKER, url, blobs, name,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for name in ("one", "two")
+    ]  # fmt: skip
+    for worker in workers:
+        assert await worker.communicate() == (b"done\n", b"")
+    async with LTMBackend(url, blobs, on_unavailable="raise") as ltm:
+        assert (await ltm.retrieve("counter")).value == 200
+        found = await ltm.verify()
+        assert (found.sound, found.entries, found.blobs) == (True, 1_201, 96)
+        assert (found.pending_blobs, found.dead_blobs, found.strays) == (0, 0, 0)
+
+
+async def test_a_killed_writer_leaves_the_file_usable(path: str, tmp_path: pathlib.Path) -> None:
+    url, blobs = f"sqlite:///{path}", str(tmp_path / "blobs")
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WORKER, url, blobs, "killed",
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    async with LTMBackend(url, blobs, on_unavailable="raise") as ltm:
+        while (await ltm.stats()).entries < 50:
+            assert worker.returncode is None
+        worker.send_signal(signal.SIGKILL)
+        await worker.wait()
+        counted = (await ltm.retrieve("counter")).value
+        assert (await ltm.update("counter", lambda n: n + 1)).stored
+        assert (await ltm.retrieve("counter")).value == counted + 1
+        assert (await ltm.verify()).problems == {}
+
+
+def test_a_forked_child_works_with_the_parents_backend(tmp_path: pathlib.Path) -> None:
+    ltm = LTMBackend(f"sqlite:///{tmp_path}/ltm.db", tmp_path / "blobs", on_unavailable="raise")
+    asyncio.run(_append(ltm, "parent"))
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            asyncio.run(_append(ltm, "child"))
+            code = 0
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert asyncio.run(_append(ltm, "parent again")) == ["parent", "child", "parent again"]
+    asyncio.run(ltm.aclose())
+
+
+async def _append(ltm: LTMBackend, name: str) -> list[str]:
+    await ltm.update("names", lambda names: [*names, name], default=[])
+    await ltm.store(name, LARGE)
+    assert (await ltm.retrieve(name)).value == LARGE
+    return list((await ltm.retrieve("names")).value)
+
+
+def test_two_threads_with_a_loop_each(tmp_path: pathlib.Path) -> None:
+    ltm = LTMBackend(f"sqlite:///{tmp_path}/ltm.db", tmp_path / "blobs", on_unavailable="raise")
+
+    async def count(name: str) -> None:
+        for turn in range(10):
+            await ltm.update("n", lambda n: n + 1, default=0)
+            await ltm.store(f"{name}{turn}", LARGE)
+
+    threads = [threading.Thread(target=lambda n=n: asyncio.run(count(n))) for n in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert asyncio.run(_value(ltm)) == 20
+    asyncio.run(ltm.aclose())
+
+
+async def _value(ltm: LTMBackend) -> Any:
+    assert (await ltm.verify()).sound
+    return (await ltm.retrieve("n")).value
+
+
+def test_exiting_without_closing_is_quiet(tmp_path: pathlib.Path) -> None:
+    code = f"""
+import asyncio
+from ltm_async import LTMBackend
+ltm = LTMBackend("sqlite:///{tmp_path}/ltm.db", "{tmp_path}/blobs")
+print(asyncio.run(ltm.store("k", "x" * 5000)).stored)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")
