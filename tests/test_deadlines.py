@@ -34,7 +34,7 @@ async def elapsed(call: Any) -> tuple[float, Any]:
 
 
 def hanging_rig(pair: str, folder: pathlib.Path, **options: Any) -> Rig:
-    return make_rig(pair, folder, Hangs(), timeout=0.1, **options)
+    return make_rig(pair, folder, Hangs(), timeout=0.1, batch_size=100, **options)
 
 
 @pytest.mark.parametrize("pair", PAIRS)

@@ -120,7 +120,7 @@ async def test_a_migration_that_fails_changes_nothing(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = database.MIGRATIONS
-    monkeypatch.setattr(database, "MIGRATIONS", (*good, "CREATE TABLE ltm_more (a); NONSENSE;"))
+    monkeypatch.setattr(database, "MIGRATIONS", (*good, "CREATE TABLE ltm_more (a);\nNONSENSE;"))
     broken = SQLiteCatalog(path)
     with pytest.raises(StoreError, match="NONSENSE"):
         await broken.open()

@@ -292,7 +292,8 @@ class CatalogContract:
 
     @pytest.mark.parametrize("prefix", ["", "a", "a%", "a_", "a\\", "ü", "A", "\U0010ffff", "z"])
     async def test_a_prefix_is_text_not_a_pattern(self, catalog: Catalog, prefix: str) -> None:
-        keys = ["A", "a", "a%", "a%b", "a\\x", "a_", "aXb", "ü", "üb", "\U0010ffff", "\U0010ffffx"]
+        keys = ["A", "a", "a%", "a%b", "a\\x", "a_", "aXb", "a\U0010ffffb", "ü", "üb"]
+        keys += ["\U0010ffff", "\U0010ffffx"]
         await self._track(catalog, *(small(key) for key in keys))
         found = [row.key for row in await catalog.list_entries(SPACE, prefix=prefix, limit=100)]
         assert found == sorted(key for key in keys if key.startswith(prefix))

@@ -63,17 +63,21 @@ class Faults:
 
     async def run(self, operation: Coroutine[Any, Any, T]) -> T:
         """Run *operation* in the task that the modes of cancellation cancel."""
-        task = self._victim = asyncio.create_task(operation)
+        task = asyncio.create_task(operation)
+        self._victim = task
         return await task
 
     async def step(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
         number = len(self.steps)
         self.steps.append(name)
-        if self.at is None or number < self.at or (number > self.at and self.mode is not Mode.DOWN):
-            return await call()
-        await self._before(name)
+        chosen = self.at is not None and (
+            number == self.at or (number > self.at and self.mode is Mode.DOWN)
+        )
+        if chosen:
+            await self._before(name)
         result = await call()
-        await self._after(name)
+        if chosen:
+            await self._after(name)
         return result
 
     async def _before(self, name: str) -> None:
