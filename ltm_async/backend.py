@@ -21,6 +21,7 @@ from .entry import (
     check_key,
     check_text,
     encode_metadata,
+    shown,
     to_datetime,
     to_expiry,
 )
@@ -32,7 +33,6 @@ from .results import (
     CollectResult,
     DeleteBatchResult,
     DeleteResult,
-    EntryInfo,
     ListResult,
     Result,
     RetrieveBatchResult,
@@ -56,6 +56,7 @@ MAX_CLEANUP = 100_000
 CLOSE_TIMEOUT_S = 10.0
 STRAY_AGE = timedelta(days=7)
 WARN_EVERY_S = 60.0
+_STORES = ("catalog", "storage", "storage_uri")
 
 
 class LTMBackend:
@@ -117,14 +118,8 @@ class LTMBackend:
         )
         self._owns_catalog = isinstance(catalog, (str, Mapping))
         self._owns_blobs = isinstance(storage_uri, (str, os.PathLike, Mapping))
-        self._make_catalog = (
-            plan_catalog(catalog) if isinstance(catalog, (str, Mapping)) else lambda: catalog
-        )
-        self._make_blobs = (
-            plan_blob_store(storage_uri)
-            if isinstance(storage_uri, (str, os.PathLike, Mapping))
-            else lambda: storage_uri
-        )
+        self._make_catalog = plan_catalog(catalog)
+        self._make_blobs = plan_blob_store(storage_uri)
         self._made: Stores | None = None
         self._making = threading.Lock()
         self._closed = False
@@ -144,14 +139,20 @@ class LTMBackend:
         """
         if not isinstance(config, Mapping):
             raise ConfigError(f"the configuration must be a mapping, not {type(config).__name__}")
-        check_names("ltm", config, ("catalog", "storage", "storage_uri", *OPTION_NAMES))
-        expanded = expand_env(config, os.environ)
+        check_names("ltm", config, (*_STORES, *OPTION_NAMES))
+        # The mappings of stores are expanded where they are read: once, not twice.
+        expanded = {
+            name: value
+            if name in _STORES and isinstance(value, Mapping)
+            else expand_env(value, os.environ)
+            for name, value in config.items()
+        }
         if ("storage" in expanded) == ("storage_uri" in expanded):
             raise ConfigError("ltm needs one of the keys 'storage' and 'storage_uri'")
         if "catalog" not in expanded:
             raise ConfigError("ltm needs the key 'catalog', such as 'sqlite:///memory.db'")
         catalog = expanded.pop("catalog")
-        storage = expanded.pop("storage", None) or expanded.pop("storage_uri", None)
+        storage = expanded.pop("storage" if "storage" in expanded else "storage_uri")
         return cls(catalog, storage, **options_from(expanded))
 
     def __repr__(self) -> str:
@@ -450,7 +451,7 @@ class LTMBackend:
                 after=cursor or "",
                 limit=limit,
             )
-            entries = [EntryInfo.of(row, reading.decode_metadata(row)) for row in rows]
+            entries = [reading.describe(row) for row in rows]
             return ListResult(entries=entries, cursor=rows[-1].key if len(rows) == limit else None)
 
         return await self._call(list_page, lambda exc: ListResult(exception=exc), timeout)
@@ -644,7 +645,7 @@ def _checked_keys(keys: Iterable[str]) -> list[str]:
 
 def _check_limit(limit: object, high: int) -> None:
     if type(limit) is not int or not 1 <= limit <= high:
-        raise InvalidEntryError(f"limit is {limit!r}, it must be an int from 1 to {high}")
+        raise InvalidEntryError(f"limit is {shown(limit)}, it must be an int from 1 to {high}")
 
 
 def _check_age(age: object) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
+from .entry import shown
 from .errors import ConfigError
 from .retry import RetryPolicy
 
@@ -35,7 +36,7 @@ class Options:
         check_timeout(self.timeout)
         if self.on_unavailable not in ("degrade", "raise"):
             raise ConfigError(
-                f"on_unavailable is {self.on_unavailable!r}, it must be 'degrade' or 'raise'"
+                f"on_unavailable is {shown(self.on_unavailable)}, it must be 'degrade' or 'raise'"
             )
         if not isinstance(self.retry, RetryPolicy):
             raise ConfigError(f"retry must be a RetryPolicy, not {type(self.retry).__name__}")
@@ -53,14 +54,14 @@ def check_timeout(timeout: object) -> None:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise ConfigError(f"timeout must be seconds or None, not {type(timeout).__name__}")
     if not 0 < timeout <= 86_400:
-        raise ConfigError(f"timeout is {timeout} s, it must be above 0 and at most 86400")
+        raise ConfigError(f"timeout is {shown(timeout)} s, it must be above 0 and at most 86400")
 
 
 def _check_range(name: str, value: object, low: int, high: int) -> None:
     if type(value) is not int:
         raise ConfigError(f"{name} must be int, not {type(value).__name__}")
     if not low <= value <= high:
-        raise ConfigError(f"{name} is {value}, it must be {low} to {high}")
+        raise ConfigError(f"{name} is {shown(value)}, it must be {low} to {high}")
 
 
 def check_names(what: str, given: Collection[object], known: Collection[str]) -> None:
@@ -92,7 +93,9 @@ def _variable(match: re.Match[str], environ: Mapping[str, str]) -> str:
     name, default = match[1], match[2]
     if name is None:
         return "$"
-    found = environ.get(name) or default
+    found = environ.get(name)
+    if default is not None:
+        found = found or default
     if found is None:
         raise ConfigError(f"the environment variable {name} is not set")
     return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -28,6 +27,8 @@ MAX_DEPTH = 500
 MAX_TTL_S = 100 * 366 * 86_400
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_US = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _STR_ONLY = frozenset({str})
 _BLOB_ID = re.compile(r"[0-9a-f]{16}-[0-9a-z]{20,64}")
@@ -84,8 +85,8 @@ def check_json(name: str, value: object) -> None:
     large flat value costs little more than its encoding.
     """
     level: list[object] = [value]
-    containers = 0
-    for _ in range(MAX_DEPTH + 1):
+    items_seen = 0
+    for _ in range(MAX_DEPTH):
         below: list[object] = []
         for node in level:
             kind = type(node)
@@ -99,13 +100,13 @@ def check_json(name: str, value: object) -> None:
                 continue
             else:
                 _refuse_type(name, node)
+            items_seen += len(items)
+            if 2 * items_seen > MAX_VALUE_BYTES:  # each needs two bytes; shared nodes multiply
+                raise InvalidEntryError(f"{name} is over the limit of {MAX_VALUE_BYTES} bytes")
             if not _SCALARS.issuperset(map(type, items)):
                 below += [item for item in items if type(item) not in _SCALARS]
         if not below:
             return
-        containers += len(below)
-        if 2 * containers > MAX_VALUE_BYTES:  # each is at least "[]": shared nodes multiply
-            raise InvalidEntryError(f"{name} is larger than the limit of {MAX_VALUE_BYTES} bytes")
         level = below
     raise InvalidEntryError(f"{name} is nested deeper than {MAX_DEPTH} levels, or contains itself")
 
@@ -140,7 +141,14 @@ def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-_raw_decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number - number != 0.0:  # 1e999 is infinite
+        raise ValueError("a number is out of range")
+    return number
+
+
+_raw_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).raw_decode
 
 
 def decode(text: str) -> Any:
@@ -203,20 +211,39 @@ def to_expiry(ttl: object = None, expires_at: object = None) -> Expiry:
             raise InvalidEntryError(f"expires_at must be a datetime, not {kind}")
         if expires_at.utcoffset() is None:
             raise InvalidEntryError("expires_at has no time zone; use datetime.now(UTC) + …")
-        return Expiry(at_us=(expires_at - _EPOCH) // timedelta(microseconds=1))
+        try:
+            at_us = (expires_at.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
+        except OverflowError:
+            raise InvalidEntryError("expires_at is outside the years 1 to 9999 in UTC") from None
+        return Expiry(at_us=at_us)
     if ttl is None:
         return NEVER
     if isinstance(ttl, timedelta):
         ttl = ttl.total_seconds()
     if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
         raise InvalidEntryError(f"ttl must be seconds or a timedelta, not {type(ttl).__name__}")
-    if not math.isfinite(ttl) or not 0 < ttl <= MAX_TTL_S:
-        raise InvalidEntryError(f"ttl is {ttl} s, it must be above 0 and at most {MAX_TTL_S}")
+    if not 0 < ttl <= MAX_TTL_S:  # NaN is not
+        raise InvalidEntryError(
+            f"ttl is {shown(ttl)} s, it must be above 0 and at most {MAX_TTL_S}"
+        )
     return Expiry(ttl_us=max(1, round(ttl * 1_000_000)))
 
 
 def to_datetime(instant_us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=instant_us)
+
+
+def is_instant(instant_us: int) -> bool:
+    """Within the years 1 to 9999, which is what a datetime holds."""
+    return _FIRST_US <= instant_us <= _LAST_US
+
+
+def shown(value: object) -> str:
+    """A bad argument for an error message, in short."""
+    try:
+        return repr(value)[:40]
+    except ValueError:  # an integer of over 4300 digits
+        return f"a huge {type(value).__name__}"
 
 
 def new_blob_id(content_hash: str) -> str:

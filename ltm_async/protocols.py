@@ -270,7 +270,9 @@ class Catalog(Protocol):
         """Those of *blob_ids* that the ledger has, in any state."""
         ...
 
-    async def stats(self, namespace: str) -> CatalogStats: ...
+    async def stats(self, namespace: str) -> CatalogStats:
+        """Count one namespace, as of one moment."""
+        ...
 
     async def track_entry(self, namespace: str, write: Write, *, write_id: str) -> Written:
         """A batch of one."""

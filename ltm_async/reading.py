@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from .entry import MAX_VALUE_BYTES, blob_path, decode, hash_of
+from .entry import MAX_VALUE_BYTES, blob_path, decode, hash_of, is_instant
 from .errors import CorruptError, StoreError, UnavailableError
 from .hashing import content_hash
 from .protocols import Row
-from .results import RetrieveResult
+from .results import EntryInfo, RetrieveResult
 from .stores import Stores
 from .transfer import fan_out
+
+Named: TypeAlias = tuple[str, str]
+"""A key and the blob its row names: a forged row may name another's."""
 
 ROUNDS = 5
 """How often rows are read again because a blob was replaced meanwhile."""
@@ -46,8 +49,8 @@ async def read_batch(stores: Stores, keys: Sequence[str]) -> Read:
     A blob that is gone or damaged has the rows read again. If they changed, the new ones
     count; if not, the blob is corrupt: it is never taken for a missing entry.
     """
-    fetched: dict[str, Any] = {}
-    failed: dict[str, StoreError] = {}
+    fetched: dict[Named, Any] = {}
+    failed: dict[Named, StoreError] = {}
     for _ in range(ROUNDS):
         found = await stores.retry.unanswered(
             stores.catalog.get_entries_batch, stores.namespace, keys
@@ -55,7 +58,11 @@ async def read_batch(stores: Stores, keys: Sequence[str]) -> Read:
         rows = {row.key: row for row in found}
         suspects = failed
         failed = {}
-        todo = [row for row in found if row.blob_id is not None and row.blob_id not in fetched]
+        todo = [
+            row
+            for row in found
+            if row.blob_id is not None and (row.key, row.blob_id) not in fetched
+        ]
         await _download(stores, todo, fetched, failed)
         # What failed for the first time may have been replaced while it was read.
         if all(name in suspects or not _may_heal(exc) for name, exc in failed.items()):
@@ -69,24 +76,27 @@ def _may_heal(exc: StoreError) -> bool:
 
 
 async def _download(
-    stores: Stores, rows: Sequence[Row], fetched: dict[str, Any], failed: dict[str, StoreError]
+    stores: Stores,
+    rows: Sequence[Row],
+    fetched: dict[Named, Any],
+    failed: dict[Named, StoreError],
 ) -> None:
     """Put the value of each row's blob into *fetched*, or why there is none into *failed*."""
     gate = stores.gates.get()
 
     async def download(row: Row) -> None:
-        blob_id = row.blob_id or ""
+        named = (row.key, row.blob_id or "")
         try:
-            path = blob_path(stores.namespace, blob_id)
+            path = blob_path(stores.namespace, named[1])
             if not 0 <= row.byte_size <= MAX_VALUE_BYTES:
                 raise CorruptError(f"a row says its blob has {row.byte_size} bytes")
             async with gate.admit(row.byte_size):
                 data = await stores.retry.unanswered(
                     stores.blobs.get, path, limit=row.byte_size + 1
                 )
-                fetched[blob_id] = await _checked(row, data)
+                fetched[named] = await _checked(row, data)
         except StoreError as exc:
-            failed[blob_id] = exc
+            failed[named] = exc
 
     await fan_out(rows, download, count=stores.max_concurrency)
 
@@ -101,30 +111,47 @@ async def _checked(row: Row, data: bytes | None) -> Any:
     return decode(data.decode("ascii", "replace"))
 
 
-def _decoded(rows: dict[str, Row], fetched: dict[str, Any], failed: dict[str, StoreError]) -> Read:
+def _decoded(
+    rows: dict[str, Row], fetched: dict[Named, Any], failed: dict[Named, StoreError]
+) -> Read:
     values: dict[str, Any] = {}
     metadata: dict[str, dict[str, Any]] = {}
     errors: dict[str, StoreError] = {}
     for key, row in rows.items():
         text, blob_id = row.inlined_value, row.blob_id
         try:
+            check_instants(row)
             if text is not None:
                 if blob_id is not None:
                     raise CorruptError("a row has a value and a blob at once")
-                if hash_of(text.encode("utf-8", "replace")) != row.content_hash:
+                if (
+                    len(text) != row.byte_size
+                    or hash_of(text.encode("utf-8", "replace")) != row.content_hash
+                ):
                     raise CorruptError("a row does not have the content that its hash says")
                 values[key] = decode(text)
             elif blob_id is None:
                 raise CorruptError("a row has neither a value nor a blob")
-            elif blob_id in failed:
-                raise failed[blob_id]
+            elif (key, blob_id) in failed:
+                raise failed[key, blob_id]
             else:
-                values[key] = fetched[blob_id]
+                values[key] = fetched[key, blob_id]
             if row.metadata != "{}":
                 metadata[key] = decode_metadata(row)
         except StoreError as exc:
             errors[key] = exc
     return Read(rows, values, metadata, errors)
+
+
+def check_instants(row: Row) -> None:
+    ends_at = row.created_at if row.expires_at is None else row.expires_at
+    if not (is_instant(row.created_at) and is_instant(row.updated_at) and is_instant(ends_at)):
+        raise CorruptError("a row has an instant beyond all calendars")
+
+
+def describe(row: Row) -> EntryInfo:
+    check_instants(row)
+    return EntryInfo.of(row, decode_metadata(row))
 
 
 def decode_metadata(row: Row) -> dict[str, Any]:

@@ -9,8 +9,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from .config import check_names, expand_env
+from .entry import shown
 from .errors import ConfigError, MissingDriverError
 from .protocols import BlobStore, Catalog
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Option:
+    """What an adapter's option may be, so that a wrong one is refused before its import."""
+
+    choices: tuple[str, ...] = ()
+    """All there are; empty for any text."""
+    required: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,7 +30,7 @@ class Adapter:
     module: str
     name: str
     extra: str
-    options: tuple[str, ...]
+    options: Mapping[str, Option]
 
     def load(self) -> Callable[..., Any]:
         """Import the class.
@@ -41,24 +51,31 @@ class Adapter:
 
 
 CATALOGS: Mapping[str, Adapter] = {
-    "sqlite": Adapter("catalogs.sqlite", "SQLiteCatalog", "", ("path", "synchronous")),
-    "memory": Adapter("catalogs.memory", "MemoryCatalog", "", ()),
+    "sqlite": Adapter(
+        "catalogs.sqlite",
+        "SQLiteCatalog",
+        "",
+        {"path": Option(required=True), "synchronous": Option(choices=("FULL", "NORMAL"))},
+    ),
+    "memory": Adapter("catalogs.memory", "MemoryCatalog", "", {}),
 }
 BLOB_STORES: Mapping[str, Adapter] = {
-    "file": Adapter("blobs.local", "LocalBlobStore", "", ("root",)),
-    "memory": Adapter("blobs.memory", "MemoryBlobStore", "", ()),
+    "file": Adapter("blobs.local", "LocalBlobStore", "", {"root": Option(required=True)}),
+    "memory": Adapter("blobs.memory", "MemoryBlobStore", "", {}),
 }
 ADAPTERS = {adapter.name: adapter for adapter in (*CATALOGS.values(), *BLOB_STORES.values())}
 
 
 def plan_catalog(spec: object) -> Callable[[], Catalog]:
-    """How to make the catalog that a URL or a mapping asks for; checked now, made later."""
+    """How to get the catalog that is meant, if it is not one; checked now, made later."""
     if isinstance(spec, Mapping):
         config = expand_env(spec, os.environ)
         name = config.pop("type", None)
         if not isinstance(name, str):
             raise ConfigError("catalog needs the key 'type', such as 'sqlite'")
         return _plan("catalog", CATALOGS, name, config)
+    if hasattr(spec, "track_entries_batch"):
+        return lambda: cast("Catalog", spec)
     if not isinstance(spec, str):
         raise ConfigError(f"catalog must be a catalog, a URL or a mapping, not {_kind(spec)}")
     scheme, colon, rest = spec.partition(":")
@@ -72,7 +89,7 @@ def plan_catalog(spec: object) -> Callable[[], Catalog]:
 
 
 def plan_blob_store(spec: object) -> Callable[[], BlobStore]:
-    """How to make the blob store that a storage URI or a mapping asks for."""
+    """How to get the blob store that is meant, if it is not one; checked now, made later."""
     config: dict[str, Any] = {}
     if isinstance(spec, Mapping):
         config = expand_env(spec, os.environ)
@@ -81,6 +98,8 @@ def plan_blob_store(spec: object) -> Callable[[], BlobStore]:
             raise ConfigError("storage needs the key 'uri', such as './blobs'")
     if isinstance(spec, os.PathLike):
         spec = os.fspath(spec)
+    if hasattr(spec, "put") and hasattr(spec, "scan"):
+        return lambda: cast("BlobStore", spec)
     if not isinstance(spec, str):
         raise ConfigError(f"storage_uri must be a blob store, a URI or a path, not {_kind(spec)}")
     scheme, separator, rest = spec.partition("://")
@@ -102,7 +121,19 @@ def _plan(
         raise ConfigError(f"{what}: there is no {name[:20]!r}; there are {', '.join(known)}")
     adapter = known[name]
     check_names(f"{what} {name!r}", options, adapter.options)
+    for option, allowed in adapter.options.items():
+        if option in options:
+            _check_option(f"{what} {name!r}: {option}", options[option], allowed)
+        elif allowed.required:
+            raise ConfigError(f"{what} {name!r} needs the option {option!r}")
     return lambda: adapter.load()(**options)
+
+
+def _check_option(what: str, value: object, allowed: Option) -> None:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ConfigError(f"{what} must be text, not {shown(value)}")
+    if allowed.choices and value not in allowed.choices:
+        raise ConfigError(f"{what} is {shown(value)}, there are {', '.join(allowed.choices)}")
 
 
 def _sqlite_options(rest: str) -> dict[str, str]:
@@ -116,6 +147,8 @@ def _sqlite_options(rest: str) -> dict[str, str]:
     options = {"path": path}
     for part in filter(None, query.split("&")):
         name, _, value = part.partition("=")
+        if name in options:
+            raise ConfigError(f"the SQLite URL gives {name} twice")
         options[name] = value
     return options
 

@@ -58,6 +58,6 @@ def make_rig(pair: str, folder: pathlib.Path, faults: Faults | None = None, **op
             else SQLiteCatalog(":memory:", clock=clock)
         )
     faults = faults or Faults()
-    options = {"on_unavailable": "raise", "retry": QUICK} | options
+    options = {"on_unavailable": "raise", "retry": QUICK, **options}
     ltm = LTMBackend(faulty_catalog(catalog, faults), faulty_blob_store(blobs, faults), **options)
     return Rig(ltm, catalog, blobs, clock, faults)

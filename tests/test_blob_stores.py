@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pathlib
 import stat
@@ -124,3 +125,30 @@ async def test_age_of_a_file_is_by_its_modification(tmp_path: pathlib.Path) -> N
 def test_a_root_that_is_no_folder_is_refused(root: str) -> None:
     with pytest.raises(ConfigError):
         LocalBlobStore(root)
+
+
+async def test_a_group_of_files_is_synced_before_it_is_named_and_its_folder_once(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What survives a power loss cannot be tried here; the order of the calls can be seen."""
+    calls: list[str] = []
+    sync, link = os.fsync, os.link
+
+    def traced_sync(descriptor: int) -> None:
+        folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        calls.append("sync folder" if folder else "sync file")
+        sync(descriptor)
+
+    def traced_link(source: str, target: str) -> None:
+        calls.append("link")
+        link(source, target)
+
+    blobs = LocalBlobStore(tmp_path)
+    await blobs.put(new_path(), b"makes the folder")
+    monkeypatch.setattr(os, "fsync", traced_sync)
+    monkeypatch.setattr(os, "link", traced_link)
+    await asyncio.gather(*(blobs.put(new_path(), b"x") for _ in range(20)))
+    assert [call for call in calls if call != "sync folder"] == ["sync file", "link"] * 20
+    assert calls.count("sync folder") <= 2  # one for the first, one for those behind it
+    assert calls[-1] == "sync folder"
+    await blobs.aclose()

@@ -156,7 +156,7 @@ async def test_a_catalog_in_memory_stays_in_its_process(path: str) -> None:
         (statements.GET, "USING PRIMARY KEY (namespace=? AND key=?)"),
         (statements.PRESENT, "USING PRIMARY KEY (namespace=? AND key=?)"),
         (statements.LIST, "USING PRIMARY KEY (namespace=? AND key>? AND key<?)"),
-        (statements.EXPIRED, "USING INDEX ltm_entries_expiry (namespace=? AND expires_at<?)"),
+        (statements.EXPIRED, "INDEX ltm_entries_expiry (namespace=? AND expires_at<?)"),
         (statements.DELETE, "USING PRIMARY KEY (namespace=? AND key=?)"),
         (statements.TOUCH, "USING PRIMARY KEY (namespace=? AND key=?)"),
         (statements.GO_LIVE, "USING PRIMARY KEY (namespace=? AND blob_id=?)"),

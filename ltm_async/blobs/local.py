@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar, cast
@@ -254,13 +255,17 @@ def _link(aside: str, target: str, data: bytes) -> None:
 def _read_plain(path: str, limit: int) -> bytes:
     """The first *limit* bytes of a file that is one, and no link to somewhere else."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Without O_NONBLOCK a pipe in its place would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as exc:
         if exc.errno == errno.ELOOP:
             raise CorruptError("local: a blob has become a link", store="local") from exc
         raise
     with open(descriptor, "rb", buffering=0) as file:
-        size = min(limit, os.fstat(descriptor).st_size)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise CorruptError("local: a blob is no plain file", store="local")
+        size = min(limit, status.st_size)
         parts = []
         while size > 0 and (part := file.read(size)):
             parts.append(part)

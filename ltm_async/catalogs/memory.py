@@ -99,7 +99,7 @@ class MemoryCatalog(Catalog):
                     blob_id,
                     write.metadata,
                     write.expiry.resolve(now),
-                    now if live is None else live.created_at,
+                    live.created_at if live is not None and 0 <= live.created_at <= now else now,
                     now,
                 )
             )
@@ -291,8 +291,8 @@ class MemoryCatalog(Catalog):
         for row in rows:
             del space.rows[row.key], space.write_ids[row.key]
             space.removed_by[row.key] = write_id
-        _retire(space, {row.key for row in rows}, now)
-        return [Removed(row.key, _is_live(row, now), row.blob_id) for row in rows]
+        dead = _retire(space, {row.key for row in rows}, now)
+        return [Removed(row.key, _is_live(row, now), dead.get(row.key)) for row in rows]
 
 
 def _is_live(row: Row, now: int) -> bool:
@@ -306,13 +306,15 @@ def _state(space: _Space, blob_id: str) -> str | None:
 
 def _retire(
     space: _Space, keys: Collection[str], now: int, *, keep: Iterable[str | None] = ()
-) -> None:
-    """Turn every live blob of *keys* dead, but those to keep."""
-    kept = set(keep)
+) -> dict[str, str]:
+    """Turn every live blob of *keys* dead, but those to keep; return them by key."""
+    kept, dead = set(keep), {}
     for name, blob in space.blobs.items():
         if blob.state == "live" and blob.key in keys and name not in kept:
             blob.state = "dead"
             blob.due_at = now
+            dead[blob.key] = name
+    return dead
 
 
 def _check_version(key: str, expected: int | None, live: Row | None) -> None:

@@ -1,12 +1,19 @@
 """What an author of a catalog or a blob store tests it with; ours run on the same.
 
-Needs pytest and pytest-asyncio in ``asyncio_mode = "auto"``.
+The two contracts need pytest, and pytest-asyncio in ``asyncio_mode = "auto"``; the faults and
+the clock need nothing, so the contracts are imported on first use.
 """
 
-from .blobs import BlobStoreContract
-from .catalogs import CatalogContract
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from .clock import ManualClock
 from .faults import Faults, Mode, faulty_blob_store, faulty_catalog
+
+if TYPE_CHECKING:
+    from .blobs import BlobStoreContract
+    from .catalogs import CatalogContract
 
 __all__ = [
     "BlobStoreContract",
@@ -17,3 +24,12 @@ __all__ = [
     "faulty_blob_store",
     "faulty_catalog",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    homes = {"BlobStoreContract": ".blobs", "CatalogContract": ".catalogs"}
+    if name not in homes:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(homes[name], __name__), name)

@@ -33,7 +33,7 @@ from ...protocols import (
 from ...worker import Call, PerProcess
 from . import statements as sql
 from .database import connect, connect_reader, patiently
-from .lane import Job, Lane
+from .lane import Job, Lane, is_undecodable
 
 T = TypeVar("T")
 
@@ -113,7 +113,7 @@ class SQLiteCatalog(Catalog):
                 created_at = now
                 old = present.get(key)
                 if old is not None and _is_live(old[3], now):
-                    created_at = old[4]
+                    created_at = old[4] if 0 <= old[4] <= now else now  # a forged one heals
                     if old[1] == content_hash:
                         unchanged.append(key)
                     if expected is not None and expected != old[0]:
@@ -199,16 +199,15 @@ class SQLiteCatalog(Catalog):
     ) -> list[Removed]:
         def delete(conn: sqlite3.Connection, now: int) -> list[Removed]:
             present = conn.execute(sql.PRESENT, (json.dumps(keys), namespace)).fetchall()
-            removed = []
-            for key, version, _, blob_id, expires_at, _ in present:
+            live: dict[str, bool] = {}
+            for key, version, _, _, expires_at, _ in present:
                 was_live = _is_live(expires_at, now)
                 if was_live and if_version is not None and if_version != version:
                     raise ConflictError.between(key, if_version, version)
-                removed.append(Removed(key, was_live, blob_id))
-            if if_version is not None and not any(entry.was_live for entry in removed):
+                live[key] = was_live
+            if if_version is not None and not any(live.values()):
                 raise ConflictError.between(keys[0], if_version, None)
-            self._remove(conn, now, namespace, removed, write_id)
-            return removed
+            return self._remove(conn, now, namespace, live, write_id)
 
         return await self._write(delete)
 
@@ -231,10 +230,8 @@ class SQLiteCatalog(Catalog):
 
     async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
         def expire(conn: sqlite3.Connection, now: int) -> list[Removed]:
-            ended = conn.execute(sql.EXPIRED, (namespace, now, limit)).fetchall()
-            removed = [Removed(key, False, blob_id) for key, blob_id in ended]
-            self._remove(conn, now, namespace, removed, write_id)
-            return removed
+            ended = [key for (key,) in conn.execute(sql.EXPIRED, (namespace, now, limit))]
+            return self._remove(conn, now, namespace, dict.fromkeys(ended, False), write_id)
 
         return await self._write(expire)
 
@@ -347,22 +344,36 @@ class SQLiteCatalog(Catalog):
         conn: sqlite3.Connection,
         now: int,
         namespace: str,
-        removed: Sequence[Removed],
+        live: Mapping[str, bool],
         write_id: str,
-    ) -> None:
-        if not removed:
-            return
-        keys = json.dumps([entry.key for entry in removed])
+    ) -> list[Removed]:
+        """Remove the rows of *live*, which says of each key whether it was."""
+        if not live:
+            return []
+        keys = json.dumps(list(live))
         (version,) = conn.execute(sql.NEXT_VERSION).fetchone()
         conn.execute(sql.DELETE, (namespace, keys))
-        conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, "[]"))
-        conn.executemany(
-            sql.ENTOMB, [(namespace, entry.key, version, write_id, now) for entry in removed]
-        )
+        # What the ledger says was theirs, not what a row said: that may be another's.
+        dead = dict(conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, "[]")).fetchall())
+        conn.executemany(sql.ENTOMB, [(namespace, key, version, write_id, now) for key in live])
+        return [Removed(key, was_live, dead.get(key)) for key, was_live in live.items()]
 
     async def _read(self, query: Callable[[sqlite3.Connection, int], T]) -> T:
         _, reader = self._open_lanes()
-        return await reader.run(lambda _call, conn: query(conn, self._clock()))
+        return await reader.run(lambda _call, conn: self._query(query, conn))
+
+    def _query(self, query: Callable[[sqlite3.Connection, int], T], conn: sqlite3.Connection) -> T:
+        try:
+            return query(conn, self._clock())
+        except sqlite3.OperationalError as exc:
+            if not is_undecodable(exc):
+                raise
+        # One damaged row must not hide the others: its hash will give it away.
+        conn.text_factory = lambda data: data.decode("utf-8", "replace")
+        try:
+            return query(conn, self._clock())
+        finally:
+            conn.text_factory = str
 
     async def _write(self, change: Callable[[sqlite3.Connection, int], T]) -> T:
         def transact(call: Call[Job], conn: sqlite3.Connection) -> T:

@@ -66,7 +66,14 @@ class Lane:
             self._conn = None
 
 
+def is_undecodable(exc: sqlite3.Error) -> bool:
+    """A row holds text that is no UTF-8; the exception quotes it, so it must go no further."""
+    return "decode to UTF-8" in str(exc)
+
+
 def _translated(exc: sqlite3.Error) -> StoreError:
+    if is_undecodable(exc):
+        return CorruptError("sqlite: a row holds text that is not UTF-8", store="sqlite")
     code = getattr(exc, "sqlite_errorcode", None)
     error = StoreError if code is None else _ERRORS.get(code & 0xFF, StoreError)
     ours = error(f"sqlite: {exc}", store="sqlite")

@@ -29,7 +29,8 @@ WHERE namespace = ? AND state = 'pending' AND blob_id IN (SELECT value FROM json
 RETIRE_OTHERS = """
 UPDATE ltm_blobs INDEXED BY ltm_blobs_live SET state = 'dead', due_at = ?
 WHERE namespace = ? AND state = 'live' AND key IN (SELECT value FROM json_each(?))
-  AND blob_id NOT IN (SELECT value FROM json_each(?))"""
+  AND blob_id NOT IN (SELECT value FROM json_each(?))
+RETURNING key, blob_id"""
 GET = f"""
 SELECT {ROW} FROM ltm_entries
 WHERE namespace = :namespace AND key IN (SELECT value FROM json_each(:keys)) AND {LIVE}"""
@@ -54,7 +55,7 @@ WHERE namespace = :namespace AND key >= :start AND key < :end
   AND (expires_at IS NULL OR expires_at > :now)
 ORDER BY key LIMIT :limit"""
 EXPIRED = """
-SELECT key, blob_id FROM ltm_entries
+SELECT key FROM ltm_entries
 WHERE namespace = ? AND expires_at <= ? ORDER BY expires_at LIMIT ?"""
 RESERVE = """
 INSERT INTO ltm_blobs (namespace, blob_id, key, state, committed, byte_size, due_at)

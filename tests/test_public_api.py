@@ -1,0 +1,182 @@
+"""What ``import ltm_async`` gives, and what it does not load."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pathlib
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+
+import pytest
+
+import ltm_async
+from ltm_async import LTMBackend
+
+METHODS = {
+    "store",
+    "retrieve",
+    "delete",
+    "touch",
+    "store_batch",
+    "retrieve_batch",
+    "delete_batch",
+    "list_entries",
+    "cleanup_expired",
+    "collect_garbage",
+    "update",
+    "stats",
+    "verify",
+    "aclose",
+}
+HEAVY = (
+    "asyncio",
+    "sqlite3",
+    "json",
+    "hashlib",
+    "logging",
+    "dataclasses",
+    "threading",
+    "ssl",
+    "asyncpg",
+    "google",
+    "httpx",
+    "aiobotocore",
+    "duckdb",
+)
+
+
+def run(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    loaded = run(
+        "import sys; before = set(sys.modules); import ltm_async;"
+        "print(*sorted(set(sys.modules) - before))"
+    ).split()
+    assert "ltm_async" in loaded
+    assert [name for name in loaded if name.startswith("ltm_async.")] == []
+    assert [name for name in loaded if name.partition(".")[0] in HEAVY] == []
+
+
+def test_an_error_class_alone_loads_no_driver() -> None:
+    script = "import sys; from ltm_async import {}; print(*sorted(sys.modules))"
+    for name in ("LTMError", "RetryPolicy", "Catalog", "compute_content_hash"):
+        loaded = run(script.format(name)).split()
+        assert {"sqlite3", "ltm_async.catalogs", "ltm_async.blobs"}.isdisjoint(loaded), name
+
+
+def test_using_the_memory_stores_loads_no_sqlite() -> None:
+    script = """
+import asyncio, sys
+from ltm_async import LTMBackend
+async def main():
+    async with LTMBackend("memory:", "memory:") as ltm:
+        await ltm.store("k", 1)
+        assert (await ltm.retrieve("k")).value == 1
+asyncio.run(main())
+print("sqlite3" in sys.modules, "ltm_async.blobs.local" in sys.modules)
+"""
+    assert run(script) == "False False"
+
+
+def test_the_names_for_type_checkers_are_the_public_names() -> None:
+    tree = ast.parse(pathlib.Path(ltm_async.__file__).read_text())
+    (block,) = (
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    homes: dict[str, str] = {}
+    for statement in block.body:
+        assert isinstance(statement, ast.ImportFrom) and statement.level == 1
+        for alias in statement.names:
+            assert alias.asname is None
+            homes[alias.name] = statement.module or ""
+    assert {*homes, "__version__"} == set(ltm_async.__all__)
+    for name, home in homes.items():
+        module = inspect.getmodule(getattr(ltm_async, name))
+        assert module is not None
+        assert f"{module.__name__}.".startswith(f"ltm_async.{home}."), name
+
+
+def test_all_names_are_there_once_and_in_order() -> None:
+    assert len(ltm_async.__all__) == len(set(ltm_async.__all__))
+    assert sorted(ltm_async.__all__) == ltm_async.__all__
+    for name in ltm_async.__all__:
+        assert getattr(ltm_async, name) is getattr(ltm_async, name)
+
+
+def test_dir_shows_the_public_names_before_they_are_used() -> None:
+    shown = run("import ltm_async; print(*dir(ltm_async))").split()
+    assert set(ltm_async.__all__) <= set(shown)
+
+
+def test_a_star_import_gives_the_public_names() -> None:
+    space: dict[str, object] = {}
+    exec("from ltm_async import *", space)
+    assert space.keys() - {"__builtins__"} == set(ltm_async.__all__)
+
+
+@pytest.mark.parametrize("name", ["nothing", "_nothing", "Backend", "asyncio"])
+def test_an_unknown_name_is_an_attribute_error(name: str) -> None:
+    with pytest.raises(AttributeError, match=rf"^module 'ltm_async' has no attribute '{name}'$"):
+        getattr(ltm_async, name)
+
+
+def test_the_backend_has_the_documented_methods_and_no_others() -> None:
+    public = {name for name in vars(LTMBackend) if not name.startswith("_")}
+    assert public == {*METHODS, "from_config"}
+    for name in METHODS:
+        assert inspect.iscoroutinefunction(getattr(LTMBackend, name)), name
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_options_after_the_first_argument_are_keywords(method: str) -> None:
+    """But for what a method cannot do without."""
+    parameters = list(inspect.signature(getattr(LTMBackend, method)).parameters.values())[1:]
+    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert positional[1:] == {"store": ["value"], "update": ["fn"]}.get(method, [])
+    assert {p.kind for p in parameters} <= {
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
+    }
+    assert ("timeout" in [p.name for p in parameters]) is (method != "aclose")
+
+
+def public_things() -> Iterator[tuple[str, object]]:
+    for name in ltm_async.__all__:
+        thing = getattr(ltm_async, name)
+        if not callable(thing):
+            continue
+        yield name, thing
+        if inspect.isclass(thing):
+            for member, value in vars(thing).items():
+                if not member.startswith("_") and isinstance(
+                    value, (types.FunctionType, classmethod, staticmethod, property)
+                ):
+                    yield f"{name}.{member}", getattr(thing, member)
+
+
+@pytest.mark.parametrize(("name", "thing"), list(public_things()))
+def test_everything_public_is_documented(name: str, thing: object) -> None:
+    """In its own words, or for an adapter's method in its protocol's."""
+    text = inspect.getdoc(thing)
+    assert text
+    first = text.partition("\n")[0]
+    assert first[0].isupper() or first[0] in '*`"', name
+    assert "." in text
+
+
+def test_the_version_is_one() -> None:
+    assert all(part.isdigit() for part in ltm_async.__version__.split("."))
+
+
+def test_the_package_is_typed() -> None:
+    assert (pathlib.Path(ltm_async.__file__).parent / "py.typed").is_file()

@@ -1,0 +1,162 @@
+"""Type-checked, never run: adapters fit their protocols, and methods return what they say."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+from ltm_async import (
+    BlobStore,
+    Catalog,
+    LocalBlobStore,
+    LTMBackend,
+    LTMError,
+    MemoryBlobStore,
+    MemoryCatalog,
+    RetryPolicy,
+    SQLiteCatalog,
+    compute_content_hash,
+    create_catalog_backend,
+    create_ltm_backend,
+)
+from ltm_async.results import (
+    CleanupResult,
+    CollectResult,
+    DeleteBatchResult,
+    DeleteResult,
+    EntryInfo,
+    Failure,
+    ListResult,
+    RetrieveBatchResult,
+    RetrieveResult,
+    StatsResult,
+    StoreBatchResult,
+    StoreResult,
+    TouchResult,
+    VerifyResult,
+)
+from ltm_async.testing import Faults, ManualClock, faulty_blob_store, faulty_catalog
+
+
+def accepts_catalog(catalog: Catalog) -> None: ...
+
+
+def accepts_blob_store(blobs: BlobStore) -> None: ...
+
+
+def adapters_fit_their_protocols() -> None:
+    clock = ManualClock()
+    accepts_catalog(SQLiteCatalog("memory.db", synchronous="NORMAL", clock=clock))
+    accepts_catalog(MemoryCatalog(clock=clock))
+    accepts_catalog(faulty_catalog(MemoryCatalog(), Faults()))
+    accepts_blob_store(LocalBlobStore(pathlib.Path("blobs"), clock=clock))
+    accepts_blob_store(MemoryBlobStore(clock=clock))
+    accepts_blob_store(faulty_blob_store(MemoryBlobStore(), Faults()))
+
+
+def backends_are_made_of_many_things() -> None:
+    assert_type(LTMBackend("memory:", "memory:"), LTMBackend)
+    assert_type(LTMBackend("sqlite:///memory.db", pathlib.Path("blobs")), LTMBackend)
+    assert_type(LTMBackend({"type": "memory"}, {"uri": "memory:"}), LTMBackend)
+    assert_type(LTMBackend(MemoryCatalog(), MemoryBlobStore(), on_unavailable="raise"), LTMBackend)
+    assert_type(LTMBackend("memory:", "memory:", timeout=None, retry=RetryPolicy()), LTMBackend)
+    assert_type(LTMBackend.from_config({"catalog": "memory:", "storage": "memory:"}), LTMBackend)
+    assert_type(create_ltm_backend({"catalog": "memory:", "storage": "memory:"}), LTMBackend)
+    assert_type(create_catalog_backend("sqlite", path="memory.db"), Catalog)
+    assert_type(compute_content_hash({"a": 1}), str)
+    LTMBackend("memory:", "memory:", on_unavailable="ignore")  # type: ignore[arg-type]
+    LTMBackend("memory:", 5)  # type: ignore[arg-type]
+    LTMBackend("memory:")  # type: ignore[call-arg]
+
+
+class Agent(LTMBackend):
+    """A subclass keeps its type."""
+
+
+async def methods_return_what_they_say(ltm: LTMBackend, end: datetime) -> None:
+    async with ltm as entered:
+        assert_type(entered, LTMBackend)
+    async with Agent("memory:", "memory:") as agent:
+        assert_type(agent, Agent)
+    assert_type(Agent.from_config({}), Agent)
+
+    assert_type(await ltm.store("k", {"a": 1}, ttl=1.5, metadata={"a": 1}), StoreResult)
+    assert_type(await ltm.store("k", None, expires_at=end, if_absent=True), StoreResult)
+    assert_type(await ltm.store("k", 1, ttl=timedelta(days=1), if_version=3), StoreResult)
+    assert_type(await ltm.retrieve("k", timeout=1), RetrieveResult)
+    assert_type(await ltm.delete("k", if_version=1), DeleteResult)
+    assert_type(await ltm.touch("k", ttl=1), TouchResult)
+    assert_type(await ltm.update("k", lambda value: value, default=0), StoreResult)
+    assert_type(await ltm.store_batch([{"key": "k", "value": 1}]), StoreBatchResult)
+    assert_type(await ltm.store_batch({"key": k, "value": 1} for k in "abc"), StoreBatchResult)
+    assert_type(await ltm.retrieve_batch(["k"]), RetrieveBatchResult)
+    assert_type(await ltm.retrieve_batch({"k": 1}), RetrieveBatchResult)
+    assert_type(await ltm.delete_batch(iter(["k"])), DeleteBatchResult)
+    assert_type(await ltm.list_entries("prefix", limit=5), ListResult)
+    assert_type(await ltm.cleanup_expired(5), CleanupResult)
+    assert_type(await ltm.collect_garbage(dry_run=True, audit=True), CollectResult)
+    assert_type(await ltm.verify(), VerifyResult)
+    assert_type(await ltm.stats(), StatsResult)
+    assert_type(await ltm.aclose(), None)
+
+    await ltm.store("k", 1, {}, 60)  # type: ignore[call-arg]
+    await ltm.store(b"k", 1)  # type: ignore[arg-type]
+    await ltm.store("k", 1, ttl="60")  # type: ignore[arg-type]
+    await ltm.retrieve_batch(5)  # type: ignore[arg-type]
+
+
+async def an_update_s_function_may_be_async(ltm: LTMBackend) -> None:
+    async def grow(value: list[int]) -> list[int]:
+        return [*value, 1]
+
+    assert_type(await ltm.update("k", grow, default=[]), StoreResult)
+
+
+async def results_have_their_fields(ltm: LTMBackend) -> None:
+    hit = await ltm.retrieve("k")
+    assert_type(hit.success, bool)
+    assert_type(hit.found, bool)
+    assert_type(hit.value, Any)
+    assert_type(hit.metadata, Mapping[str, Any])
+    assert_type(hit.inlined, bool)
+    assert_type(hit.version, int | None)
+    assert_type(hit.expires_at, datetime | None)
+    assert_type(hit.content_hash, str | None)
+    assert_type(hit.error, str | None)
+    assert_type(hit.error_type, str | None)
+    assert_type(hit.exception, LTMError | None)
+    assert_type(hit.degraded, bool)
+    assert_type(hit.raise_for_error(), RetrieveResult)
+    assert_type(hit.to_dict(), dict[str, Any])
+    hit.found = True  # type: ignore[misc]
+
+    done = await ltm.store("k", 1)
+    assert_type(done.stored, bool)
+    assert_type(done.durable, bool)
+    assert_type(done.storage_uri, str | None)
+    assert_type(done.byte_size, int)
+    assert_type(done.deduplicated, bool)
+
+    batch = await ltm.store_batch([])
+    assert_type(batch.stored, int)
+    assert_type(batch.failed, int)
+    assert_type(batch.errors, dict[str, Failure])
+
+    found = await ltm.retrieve_batch([])
+    assert_type(found.results, dict[str, RetrieveResult])
+    assert_type(found.missing, list[str])
+    assert_type(found.found, int)
+    assert_type(found.errors["k"].error_type, str)
+
+    page = await ltm.list_entries()
+    assert_type(page.entries, list[EntryInfo])
+    assert_type(page.cursor, str | None)
+
+    cleaned = await ltm.cleanup_expired()
+    assert_type(cleaned.deleted, int)
+    checked = await ltm.verify()
+    assert_type(checked.sound, bool)
+    assert_type(checked.problems, dict[str, str])
+    assert_type(datetime.now(UTC), datetime)
