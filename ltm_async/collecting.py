@@ -126,13 +126,17 @@ def pages(limit: int) -> list[int]:
 
 async def strays(stores: Stores, *, older_than_us: int, limit: int) -> list[BlobInfo]:
     """Up to *limit* objects of this namespace that no ledger row knows, older than that."""
+    return await stores.retry.unanswered(_find_strays, stores, older_than_us, limit)
+
+
+async def _find_strays(stores: Stores, older_than_us: int, limit: int) -> list[BlobInfo]:
     prefix = namespace_path(stores.namespace)
     found: list[BlobInfo] = []
     page: list[BlobInfo] = []
 
     async def sift() -> None:
         names = [info.path.removeprefix(prefix) for info in page]
-        known = await stores.retry.unanswered(stores.catalog.known_blobs, stores.namespace, names)
+        known = await stores.catalog.known_blobs(stores.namespace, names)
         found.extend(info for info, name in zip(page, names, strict=True) if name not in known)
         page.clear()
 

@@ -215,7 +215,9 @@ async def touch(stores: Stores, key: str, expiry: Expiry, metadata: str | None) 
             metadata=metadata,
             write_id=write_id,
         )
-    except OutcomeUnknownError as lost:
+    except OutcomeUnknownError as exc:
+        lost = exc
+    try:
         resolved = await stores.retry.unanswered(
             stores.catalog.resolve_write,
             stores.namespace,
@@ -224,12 +226,12 @@ async def touch(stores: Stores, key: str, expiry: Expiry, metadata: str | None) 
             blob_ids=[],
             grace_us=LEASE_US,
         )
-        if resolved.version is None:
-            raise
         row = await stores.retry.unanswered(stores.catalog.get_entry, stores.namespace, key)
-        if row is None or row.version != resolved.version:
-            raise lost from None
-        return row
+    except StoreError as exc:
+        raise lost from exc
+    if row is None or row.version != resolved.version:
+        raise lost
+    return row
 
 
 async def remove(stores: Stores, keys: Sequence[str], if_version: int | None) -> list[Removed]:
@@ -243,10 +245,14 @@ async def remove(stores: Stores, keys: Sequence[str], if_version: int | None) ->
             write_id=write_id,
             if_version=if_version,
         )
-    except OutcomeUnknownError:
+    except OutcomeUnknownError as exc:
+        lost = exc
+    try:
         gone = await stores.retry.unanswered(
             stores.catalog.resolve_removal, stores.namespace, write_id, keys
         )
-        if not gone:
-            raise  # nothing was there to remove, or it never arrived, or it may yet
-        return [Removed(key, True, None) for key in gone]  # their blobs are left to a collection
+    except StoreError as exc:
+        raise lost from exc
+    if not gone:
+        raise lost  # nothing was there to remove, or it never arrived, or it may yet
+    return [Removed(key, True, None) for key in gone]  # their blobs are left to a collection

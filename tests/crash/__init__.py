@@ -1,0 +1,1 @@
+"""Operations stopped at each of their steps, and what must hold afterwards."""
