@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, TypeVar
 from . import batching, collecting, reading, updating, verifying, writing
 from .config import OPTION_NAMES, Options, check_names, check_timeout, expand_env, options_from
 from .deadline import Deadline
-from .drafting import draft_all, draft_one
+from .drafting import draft_all, draft_one, hashed
 from .entry import (
     MAX_NAMESPACE_BYTES,
     check_key,
@@ -231,9 +231,8 @@ class LTMBackend:
             ConflictError: *if_version* or *if_absent* did not hold; nothing was written.
             StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
         """
-        draft = await draft_one(
-            key, value, metadata, ttl, expires_at, _expected(if_version, if_absent)
-        )
+        expected = _expected(if_version, if_absent)
+        draft = await hashed(draft_one(key, value, metadata, ttl, expires_at, expected))
 
         async def store(stores: Stores) -> StoreResult:
             return writing.stored_result(stores, draft, await writing.write_batch(stores, [draft]))

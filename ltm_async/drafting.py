@@ -7,15 +7,15 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 
-from .entry import Expiry, check_key, encode, encode_metadata, hash_of, to_expiry
+from .entry import NEVER, Expiry, check_key, encode, encode_metadata, hash_of, to_expiry
 from .errors import InvalidEntryError
-from .hashing import content_hash
+from .hashing import ON_LOOP_BYTES, content_hash
 
 PAUSE_EVERY_BYTES = 256 * 1024
 """Encoding is done on the loop; others get a turn each time this much has been encoded."""
 PAUSE_EVERY_ENTRIES = 100
 
-_FIELDS = ("key", "value", "metadata", "ttl", "expires_at")
+_FIELDS = dict.fromkeys(("key", "value", "metadata", "ttl", "expires_at"))
 
 
 @dataclasses.dataclass(slots=True)
@@ -41,7 +41,7 @@ class Draft:
         return text
 
 
-async def draft_one(
+def draft_one(
     key: object,
     value: object,
     metadata: object,
@@ -49,59 +49,67 @@ async def draft_one(
     expires_at: object,
     if_version: int | None,
 ) -> Draft:
+    """Check and encode one entry; its hash is still to be taken, by ``hashed``."""
     check_key(key)
     text = encode("value", value)
     return Draft(
-        key=str(key),
-        value=value,
-        metadata=encode_metadata(metadata),
-        expiry=to_expiry(ttl, expires_at),
-        if_version=if_version,
-        content_hash=await content_hash(text.encode()),
-        byte_size=len(text),
-        text=text,
+        key,  # type: ignore[arg-type]  # checked
+        value,
+        "{}" if metadata is None else encode_metadata(metadata),
+        NEVER if ttl is None and expires_at is None else to_expiry(ttl, expires_at),
+        if_version,
+        hash_of(text.encode()) if len(text) <= ON_LOOP_BYTES else "",
+        len(text),
+        text,
     )
+
+
+async def hashed(draft: Draft) -> Draft:
+    """*draft* with its hash, which is taken in a thread for a large value."""
+    if not draft.content_hash and draft.text is not None:
+        draft.content_hash = await content_hash(draft.text.encode())
+    return draft
 
 
 async def draft_all(entries: Iterable[Mapping[str, object]], *, keep_bytes: int) -> list[Draft]:
     """Check, encode and hash every entry; the first *keep_bytes* of encodings are kept."""
     if isinstance(entries, (str, bytes, Mapping)) or not isinstance(entries, Iterable):
         raise InvalidEntryError(f"entries must be an iterable of mappings, not {_kind(entries)}")
-    drafts: list[Draft] = []
-    seen: set[str] = set()
+    drafts: dict[str, Draft] = {}
     since_pause = 0
     for number, entry in enumerate(entries):
         try:
-            draft = await _draft_entry(entry)
+            draft = _draft_entry(entry)
         except InvalidEntryError as exc:
             raise InvalidEntryError(f"entries[{number}]: {exc}") from exc
-        if draft.key in seen:
+        if not draft.content_hash:
+            await hashed(draft)
+        if draft.key in drafts:
             raise InvalidEntryError(f"entries[{number}]: key appears twice in one call")
-        seen.add(draft.key)
         if draft.byte_size <= keep_bytes:
             keep_bytes -= draft.byte_size
         else:
             keep_bytes = 0
             draft.text = None
-        drafts.append(draft)
+        drafts[draft.key] = draft
         since_pause += draft.byte_size
         if since_pause >= PAUSE_EVERY_BYTES or len(drafts) % PAUSE_EVERY_ENTRIES == 0:
             since_pause = 0
             await asyncio.sleep(0)
-    return drafts
+    return list(drafts.values())
 
 
-async def _draft_entry(entry: object) -> Draft:
+def _draft_entry(entry: object) -> Draft:
     if not isinstance(entry, Mapping):
         raise InvalidEntryError(f"must be a mapping, not {_kind(entry)}")
-    for field in entry:
-        if field not in _FIELDS:
-            near = difflib.get_close_matches(str(field), _FIELDS, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else f"; there are {', '.join(_FIELDS)}"
-            raise InvalidEntryError(f"has an unknown field {str(field)[:40]!r}{hint}")
+    if not _FIELDS.keys() >= entry.keys():
+        field = str(next(field for field in entry if field not in _FIELDS))
+        near = difflib.get_close_matches(field, _FIELDS, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else f"; there are {', '.join(_FIELDS)}"
+        raise InvalidEntryError(f"has an unknown field {field[:40]!r}{hint}")
     if "key" not in entry or "value" not in entry:
         raise InvalidEntryError("needs the fields 'key' and 'value'")
-    return await draft_one(
+    return draft_one(
         entry["key"],
         entry["value"],
         entry.get("metadata"),

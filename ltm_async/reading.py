@@ -63,7 +63,8 @@ async def read_batch(stores: Stores, keys: Sequence[str]) -> Read:
             for row in found
             if row.blob_id is not None and (row.key, row.blob_id) not in fetched
         ]
-        await _download(stores, todo, fetched, failed)
+        if todo:
+            await _download(stores, todo, fetched, failed)
         # What failed for the first time may have been replaced while it was read.
         if all(name in suspects or not _may_heal(exc) for name, exc in failed.items()):
             return _decoded(rows, fetched, failed)

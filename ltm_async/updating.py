@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from .drafting import draft_one
+from .drafting import draft_one, hashed
 from .errors import ConflictError
 from .reading import read_batch
 from .results import StoreResult
@@ -37,7 +37,7 @@ async def update(
         if inspect.isawaitable(value):
             value = await value
         keeps_expiry = ttl is None and expires_at is None
-        draft = await draft_one(
+        draft = draft_one(
             key,
             value,
             now.metadata if metadata is None else metadata,
@@ -46,7 +46,7 @@ async def update(
             now.version or 0,
         )
         try:
-            return stored_result(stores, draft, await write_batch(stores, [draft]))
+            return stored_result(stores, draft, await write_batch(stores, [await hashed(draft)]))
         except ConflictError:
             tried += 1
             await asyncio.sleep(random.uniform(0, min(WAIT_CAP_S, WAIT_BASE_S * 2.0**tried)))

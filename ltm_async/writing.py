@@ -114,16 +114,15 @@ async def _upload(stores: Stores, drafts: Sequence[Draft], blob_ids: Mapping[str
 
 
 def _to_write(stores: Stores, draft: Draft, blob_ids: Mapping[str, str]) -> Write:
-    inlined = draft.byte_size < stores.inline_threshold
     return Write(
-        key=draft.key,
-        content_hash=draft.content_hash,
-        byte_size=draft.byte_size,
-        inlined_value=draft.encoded() if inlined else None,
-        blob_id=blob_ids.get(draft.key),
-        metadata=draft.metadata,
-        expiry=draft.expiry,
-        if_version=draft.if_version,
+        draft.key,
+        draft.content_hash,
+        draft.byte_size,
+        draft.encoded() if draft.byte_size < stores.inline_threshold else None,
+        blob_ids.get(draft.key),
+        draft.metadata,
+        draft.expiry,
+        draft.if_version,
     )
 
 

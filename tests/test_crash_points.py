@@ -317,7 +317,7 @@ def test_an_operation_stopped_at_any_step_leaves_the_old_or_the_new(
     assert matrix.row(operation, setting).broken == []
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_no_cell_of_operation_and_step_and_mode_is_empty(matrix: Matrix) -> None:
     rows = [matrix.row(operation, setting) for operation in OPERATIONS for setting in SETTINGS]
     held = Counter(cell for row in rows for cell in row.held)

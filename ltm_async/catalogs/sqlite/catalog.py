@@ -149,7 +149,9 @@ class SQLiteCatalog(Catalog):
                     )
             conn.executemany(sql.UPSERT, upserts)
             conn.executemany(sql.RENEW, renewals)
-            conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, json.dumps(kept)))
+            # No other writer is in a transaction now, so what was live is what the rows named.
+            if any(old[2] is not None for old in present.values()):
+                conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, json.dumps(kept)))
             return Written(version, unchanged, ends)
 
         return await self._write(commit)

@@ -1,0 +1,140 @@
+"""The same work by hand: what a careful program without the library would do.
+
+One blocking connection, WAL and ``synchronous=FULL``, a table with the columns and the index of
+the library's own, one transaction for each batch. Values are encoded to the same bytes and
+hashed. There is no ledger, no version counter, no look at what is replaced, no check of
+a hash after reading: whatever the library adds is not here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Entries = Sequence[Mapping[str, Any]]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS entries (
+    namespace TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, write_id TEXT NOT NULL,
+    content_hash TEXT NOT NULL, byte_size INTEGER NOT NULL, inlined_value TEXT, blob_id TEXT,
+    metadata TEXT NOT NULL, expires_at INTEGER, created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL, PRIMARY KEY (namespace, key)) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS entries_expiry ON entries (namespace, expires_at)
+    WHERE expires_at IS NOT NULL;
+"""
+_UPSERT = """
+INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (namespace, key) DO UPDATE SET
+    version = excluded.version, write_id = excluded.write_id,
+    content_hash = excluded.content_hash, byte_size = excluded.byte_size,
+    inlined_value = excluded.inlined_value, blob_id = excluded.blob_id,
+    metadata = excluded.metadata, expires_at = excluded.expires_at,
+    updated_at = excluded.updated_at"""
+_SELECT = """
+SELECT key, version, content_hash, byte_size, inlined_value, blob_id, metadata,
+    expires_at, created_at, updated_at FROM entries
+WHERE namespace = ? AND key IN (SELECT value FROM json_each(?))
+  AND (expires_at IS NULL OR expires_at > ?)"""
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
+class Bare:
+    """Safe for threads, since the fair rival of an async library calls it by ``to_thread``."""
+
+    def __init__(self, folder: str, *, batch_size: int = 500) -> None:
+        self._blobs = os.path.join(folder, "bare-blobs")
+        os.makedirs(self._blobs, exist_ok=True)
+        self._batch_size = batch_size
+        self._lock = threading.Lock()
+        self._versions = itertools.count(1)
+        self._conn = sqlite3.connect(
+            os.path.join(folder, "bare.db"), isolation_level=None, check_same_thread=False
+        )
+        self._conn.execute("PRAGMA journal_mode = WAL")
+        self._conn.execute("PRAGMA synchronous = FULL")
+        self._conn.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._conn.close()
+
+    def store(self, entries: Entries) -> None:
+        for start in range(0, len(entries), self._batch_size):
+            rows = []
+            for entry in entries[start : start + self._batch_size]:
+                text = _encode(entry["value"])
+                rows.append((entry["key"], _hash(text.encode()), len(text), text, None))
+            self._upsert(rows)
+
+    def retrieve(self, keys: Sequence[str]) -> dict[str, Any]:
+        rows = itertools.chain.from_iterable(
+            self._select(keys[start : start + self._batch_size])
+            for start in range(0, len(keys), self._batch_size)
+        )
+        return {row[0]: json.loads(row[4]) for row in rows}
+
+    def store_blobs(self, entries: Entries) -> None:
+        """Files first, each synced and linked to its name, then their folder, then the rows."""
+        rows = []
+        for entry in entries:
+            data = _encode(entry["value"]).encode()
+            content_hash = _hash(data)
+            name = f"{content_hash[7:23]}-{os.urandom(16).hex()}"
+            _write_synced(os.path.join(self._blobs, name), data)
+            rows.append((entry["key"], content_hash, len(data), None, name))
+        _sync_folder(self._blobs)
+        self._upsert(rows)
+
+    def retrieve_blobs(self, keys: Sequence[str]) -> dict[str, Any]:
+        found = {}
+        for row in self._select(keys):
+            with open(os.path.join(self._blobs, row[5]), "rb", buffering=0) as file:
+                found[row[0]] = json.loads(file.read())
+        return found
+
+    def _upsert(self, rows: Iterable[tuple[str, str, int, str | None, str | None]]) -> None:
+        now, write_id, version = _now_us(), os.urandom(16).hex(), next(self._versions)
+        bound = [
+            ("", key, version, write_id, content_hash, size, text, name, "{}", None, now, now)
+            for key, content_hash, size, text, name in rows
+        ]
+        with self._lock:
+            self._conn.execute("BEGIN IMMEDIATE")
+            self._conn.executemany(_UPSERT, bound)
+            self._conn.execute("COMMIT")
+
+    def _select(self, keys: Sequence[str]) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._conn.execute(_SELECT, ("", json.dumps(keys), _now_us())).fetchall()
+
+
+def _hash(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def _write_synced(target: str, data: bytes) -> None:
+    aside = target + ".part"
+    with open(aside, "xb", buffering=0) as file:
+        file.write(data)
+        os.fsync(file.fileno())
+    os.link(aside, target)
+    os.unlink(aside)
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
