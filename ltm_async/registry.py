@@ -96,6 +96,8 @@ def plan_blob_store(spec: object) -> Callable[[], BlobStore]:
         spec = config.pop("uri", None)
         if not isinstance(spec, str):
             raise ConfigError("storage needs the key 'uri', such as './blobs'")
+        if "root" in config:
+            raise ConfigError("storage has no option 'root'; its 'uri' says where it is")
     if isinstance(spec, os.PathLike):
         spec = os.fspath(spec)
     if hasattr(spec, "put") and hasattr(spec, "scan"):
@@ -118,7 +120,9 @@ def _plan(
     what: str, known: Mapping[str, Adapter], name: str, options: Mapping[str, Any]
 ) -> Callable[[], Any]:
     if name not in known:
-        raise ConfigError(f"{what}: there is no {name[:20]!r}; there are {', '.join(known)}")
+        raise ConfigError(
+            f"{what}: there is no {name.partition(':')[0][:20]!r}; there are {', '.join(known)}"
+        )
     adapter = known[name]
     check_names(f"{what} {name!r}", options, adapter.options)
     for option, allowed in adapter.options.items():

@@ -38,12 +38,7 @@ class Call(Generic[P]):
         self._deliver(self._set_exception, exc)
 
     async def wait(self) -> object:
-        try:
-            return await self._future
-        except asyncio.CancelledError:
-            if not self._future.cancelled():
-                self._future.exception()  # answered in the same turn: mark it as seen
-            raise
+        return await self._future
 
     def _deliver(self, settle: Callable[..., None], value: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to be told

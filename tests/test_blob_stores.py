@@ -6,6 +6,7 @@ import asyncio
 import os
 import pathlib
 import stat
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -133,8 +134,10 @@ async def test_a_group_of_files_is_synced_before_it_is_named_and_its_folder_once
     """What survives a power loss cannot be tried here; the order of the calls can be seen."""
     calls: list[str] = []
     sync, link = os.fsync, os.link
+    all_wait = threading.Event()
 
     def traced_sync(descriptor: int) -> None:
+        all_wait.wait(10)
         folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
         calls.append("sync folder" if folder else "sync file")
         sync(descriptor)
@@ -147,7 +150,10 @@ async def test_a_group_of_files_is_synced_before_it_is_named_and_its_folder_once
     await blobs.put(new_path(), b"makes the folder")
     monkeypatch.setattr(os, "fsync", traced_sync)
     monkeypatch.setattr(os, "link", traced_link)
-    await asyncio.gather(*(blobs.put(new_path(), b"x") for _ in range(20)))
+    puts = [asyncio.create_task(blobs.put(new_path(), b"x")) for _ in range(20)]
+    await asyncio.sleep(0)
+    all_wait.set()
+    await asyncio.gather(*puts)
     assert [call for call in calls if call != "sync folder"] == ["sync file", "link"] * 20
     assert calls.count("sync folder") <= 2  # one for the first, one for those behind it
     assert calls[-1] == "sync folder"

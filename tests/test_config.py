@@ -155,7 +155,7 @@ GOOD: Mapping[str, Any] = {"catalog": "memory:", "storage": "memory:"}
         ),
         (
             {"storage": {"uri": "./b", "rooot": "x"}},
-            "storage_uri 'file' has no option 'rooot', did you mean 'root'?",
+            "storage_uri 'file' has no option 'rooot'",
         ),
         ({5: 1}, "ltm has no option '5'; there are batch_size, catalog, "),
         ({"catalog": {"type": "postgre"}}, "catalog: there is no 'postgre'; there are sqlite, "),
@@ -323,6 +323,11 @@ def test_a_catalog_that_cannot_be_made_is_refused_at_once(make: Any, spec: Any) 
 def test_a_url_s_query_does_not_change_its_path() -> None:
     with pytest.raises(ConfigError):
         create_catalog_backend("sqlite:///a.db?path=b.db")
+
+
+def test_a_storage_s_folder_is_named_once() -> None:
+    with pytest.raises(ConfigError, match="root"):
+        LTMBackend("memory:", {"uri": "./blobs", "root": "/elsewhere"})
 
 
 # Factories

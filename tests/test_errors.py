@@ -263,6 +263,8 @@ async def test_an_error_shows_neither_values_nor_keys(
         lambda: LTMBackend(f"memory:{SECRET}", "memory:"),
         lambda: LTMBackend({"type": "sqlite", "psth": SECRET}, "memory:"),
         lambda: LTMBackend({"type": {SECRET: 1}}, "memory:"),
+        lambda: LTMBackend({"type": f"pg:{SECRET}@h"}, "memory:"),
+        lambda: LTMBackend({"type": f"strange_catalog_{SECRET}"}, "memory:"),
         lambda: LTMBackend("memory:", {"uri": [SECRET]}),
         lambda: LTMBackend("memory:", f"{SECRET}\0"),
         lambda: LTMBackend("memory:", "memory:", namespace=f"{SECRET}\0"),

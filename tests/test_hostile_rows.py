@@ -458,6 +458,10 @@ async def test_text_that_is_not_utf8_is_corrupt_and_not_shown(
         assert SECRET not in str(caught.value)
         found = await rig.ltm.retrieve_batch(["a small", "b small"])
         assert list(found.errors) == ["b small"]
+        with pytest.raises(CorruptError) as caught:
+            await rig.ltm.touch("b small")
+        assert SECRET not in said(caught.value)
+        assert (await rig.ltm.delete("b small")).deleted
     finally:
         await rig.aclose()
 

@@ -84,9 +84,13 @@ def connect(path: str, synchronous: str) -> sqlite3.Connection:
 def connect_reader(path: str, synchronous: str) -> sqlite3.Connection:
     """A second connection: it sees committed rows only and never waits for the writer."""
     conn = _plain_connection(path)
-    if conn.execute("PRAGMA user_version").fetchone() != (len(MIGRATIONS),):
-        connect(path, synchronous).close()
-    conn.execute("PRAGMA query_only = ON")
+    try:
+        if conn.execute("PRAGMA user_version").fetchone() != (len(MIGRATIONS),):
+            connect(path, synchronous).close()
+        conn.execute("PRAGMA query_only = ON")
+    except BaseException:
+        conn.close()
+        raise
     return conn
 
 
