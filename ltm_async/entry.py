@@ -159,6 +159,11 @@ def decode(text: str) -> Any:
         raise CorruptError(f"stored text is not JSON: {type(exc).__name__}") from None
     if end != len(text):
         raise CorruptError("stored text has characters after its JSON")
+    if text.count("[") + text.count("{") > MAX_DEPTH:  # else it cannot be nested so deep
+        try:
+            check_json("stored text", value)
+        except InvalidEntryError as exc:
+            raise CorruptError(str(exc)) from None
     return value
 
 
@@ -186,17 +191,18 @@ def encode_metadata(metadata: object, name: str = "metadata") -> str:
     return text
 
 
-def _check_filterable(name: str, node: object) -> None:
+def _check_filterable(name: str, metadata: Mapping[str, object]) -> None:
     """Refuse NUL and lone surrogates: values keep them, a column that is filtered cannot."""
-    if isinstance(node, str):
-        check_text(name, node, MAX_METADATA_BYTES)
-    elif isinstance(node, Mapping):
-        for key, item in node.items():
-            _check_filterable(name, key)
-            _check_filterable(name, item)
-    elif isinstance(node, list):
-        for item in node:
-            _check_filterable(name, item)
+    nodes: list[object] = [metadata]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, str):
+            check_text(name, node, MAX_METADATA_BYTES)
+        elif isinstance(node, Mapping):
+            nodes += node
+            nodes += node.values()
+        elif isinstance(node, list):
+            nodes += node
 
 
 def to_expiry(ttl: object = None, expires_at: object = None) -> Expiry:

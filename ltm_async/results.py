@@ -63,7 +63,14 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         names = ("success", *self.FIELDS, "degraded", "error", "error_type")
-        return {name: _plain(getattr(self, name)) for name in names}
+        return {
+            name: getattr(self, name) if name in _AS_STORED else _plain(getattr(self, name))
+            for name in names
+        }
+
+
+_AS_STORED = ("value", "metadata")
+"""What the user stored is handed on as it is."""
 
 
 def _plain(value: Any) -> Any:
