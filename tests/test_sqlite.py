@@ -25,6 +25,7 @@ from ltm_async import (
     LTMBackend,
     SQLiteCatalog,
     StoreError,
+    UnavailableError,
 )
 from ltm_async.catalogs.sqlite import database, statements
 from ltm_async.testing.catalogs import SPACE, new_write_id, small
@@ -398,3 +399,86 @@ print(asyncio.run(ltm.store("k", "x" * 5000)).stored)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+# Commits that are shared
+
+
+async def test_writes_that_wait_together_share_a_commit(catalog: SQLiteCatalog) -> None:
+    statements: list[str] = []
+    await catalog._write(lambda conn, _now: conn.set_trace_callback(statements.append))
+    writes = [
+        catalog.track_entry(SPACE, small(f"k{n}", str(n)), write_id=new_write_id())
+        for n in range(40)
+    ]
+    outcomes = await asyncio.gather(*writes)
+    assert len({written.version for written in outcomes}) == 40
+    assert statements.count("COMMIT") <= 10
+    rows = await catalog.get_entries_batch(SPACE, [f"k{n}" for n in range(40)])
+    assert {row.key: row.inlined_value for row in rows} == {f"k{n}": str(n) for n in range(40)}
+
+
+async def test_one_that_fails_in_a_shared_commit_is_undone_alone(catalog: SQLiteCatalog) -> None:
+    def breaks(conn: sqlite3.Connection, _now: int) -> None:
+        conn.execute("DELETE FROM ltm_entries")
+        raise ZeroDivisionError
+
+    await catalog.track_entry(SPACE, small("before"), write_id=new_write_id())
+    conflicting = [small("beside", "1"), small("before", "2", if_version=0)]
+    outcomes = await asyncio.gather(
+        catalog.track_entry(SPACE, small("a"), write_id=new_write_id()),
+        catalog.track_entries_batch(SPACE, conflicting, write_id=new_write_id()),
+        catalog._write(breaks),
+        catalog.track_entry(SPACE, small("b"), write_id=new_write_id()),
+        return_exceptions=True,
+    )
+    kinds = [type(outcome).__name__ for outcome in outcomes]
+    assert kinds == ["Written", "ConflictError", "ZeroDivisionError", "Written"]
+    rows = await catalog.list_entries(SPACE, limit=10)
+    assert [row.key for row in rows] == ["a", "b", "before"]
+
+
+async def test_a_commit_that_fails_fails_all_that_share_it(catalog: SQLiteCatalog) -> None:
+    """And none of them is there afterwards, nor is one told of a conflict with another."""
+
+    def fill_up(conn: sqlite3.Connection, _now: int) -> None:
+        (pages,) = conn.execute("PRAGMA page_count").fetchone()
+        conn.execute(f"PRAGMA max_page_count = {pages + 1}")
+
+    await catalog._write(fill_up)
+    first, *others = [
+        asyncio.create_task(
+            catalog.track_entry(SPACE, small(f"k{n}", f'"{"x" * 900}"'), write_id=new_write_id())
+        )
+        for n in range(30)
+    ]
+    outcomes = await asyncio.gather(first, *others, return_exceptions=True)
+    stored = sum(not isinstance(outcome, BaseException) for outcome in outcomes)
+    assert all(isinstance(o, UnavailableError) for o in outcomes if isinstance(o, BaseException))
+    assert len(await catalog.list_entries(SPACE, limit=100)) == stored < 30
+
+
+async def test_one_that_is_withdrawn_leaves_the_others_alone(
+    catalog: SQLiteCatalog, path: str
+) -> None:
+    released = threading.Event()
+
+    def hold() -> None:
+        with locked(path):
+            released.wait(10)
+
+    holding = asyncio.create_task(asyncio.to_thread(hold))
+    await asyncio.sleep(0.05)
+    tasks = [
+        asyncio.create_task(catalog.track_entry(SPACE, small(f"k{n}"), write_id=new_write_id()))
+        for n in range(6)
+    ]
+    await asyncio.sleep(0.1)
+    for task in tasks[::2]:
+        task.cancel()
+    await asyncio.sleep(0)
+    released.set()
+    await asyncio.gather(holding, *tasks, return_exceptions=True)
+    await catalog.track_entry(SPACE, small("last"), write_id=new_write_id())
+    rows = await catalog.list_entries(SPACE, limit=10)
+    assert [row.key for row in rows] == ["k1", "k3", "k5", "last"]

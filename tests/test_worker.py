@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from ltm_async import ClosedError, LocalBlobStore
-from ltm_async.catalogs.sqlite.lane import Lane
+from ltm_async.catalogs.sqlite.lane import Lane, one_by_one
 from ltm_async.worker import Call, PerProcess, Worker
 
 Job = Callable[[], object]
@@ -245,18 +245,21 @@ def test_one_worker_serves_the_loops_of_several_threads() -> None:
 
 
 async def test_a_transaction_that_is_cancelled_before_its_turn_never_begins() -> None:
-    lane = Lane("test-lane", lambda: sqlite3.connect(":memory:", check_same_thread=False))
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(":memory:", check_same_thread=False)
+
+    lane = Lane("test-lane", connect, one_by_one)
     blocker, ran = Blocker(), threading.Event()
     first = asyncio.create_task(lane.run(blocker))
     await blocker.until_it_began()
-    withdrawn = asyncio.create_task(lane.run(lambda _call, _conn: ran.set()))
+    withdrawn = asyncio.create_task(lane.run(lambda _conn: ran.set()))
     await settle()
     withdrawn.cancel()
     with pytest.raises(asyncio.CancelledError):
         await withdrawn
     blocker.go.set()
     assert await first == "blocked"
-    assert await lane.run(lambda _call, conn: conn.execute("SELECT 7").fetchone()) == (7,)
+    assert await lane.run(lambda conn: conn.execute("SELECT 7").fetchone()) == (7,)
     await lane.aclose()
     assert not ran.is_set()
 

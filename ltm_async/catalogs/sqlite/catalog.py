@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from ...clock import system_clock
@@ -15,7 +15,6 @@ from ...errors import (
     ConfigError,
     ConflictError,
     FencedError,
-    OutcomeUnknownError,
 )
 from ...protocols import (
     Catalog,
@@ -30,16 +29,14 @@ from ...protocols import (
     Write,
     Written,
 )
-from ...worker import Call, PerProcess
+from ...worker import PerProcess
 from . import statements as sql
-from .database import connect, connect_reader, patiently
-from .lane import Job, Lane, is_undecodable
+from .database import connect, connect_reader
+from .lane import Lane, is_undecodable, one_by_one, together
 
 T = TypeVar("T")
 
 DELETIONS_KEPT_US = 7 * 86_400 * 1_000_000
-LOCK_TIMEOUT_S = 60.0
-"""For callers without a deadline; others withdraw when theirs ends."""
 
 
 def _is_live(expires_at: int | None, now: int) -> bool:
@@ -49,7 +46,8 @@ def _is_live(expires_at: int | None, now: int) -> bool:
 class SQLiteCatalog(Catalog):
     """A catalog in one SQLite file, or in memory with the path ``":memory:"``.
 
-    Writes go through one connection and its thread, reads through another, in WAL mode;
+    Writes go through one connection and its thread, reads through another, in WAL mode; writes
+    that wait at the same time share one commit, and each is whole or not there by itself;
     any number of processes of one machine may use the file, and a call waits for their locks
     until its own deadline. Not for network file systems, whose locks SQLite cannot trust.
 
@@ -362,7 +360,7 @@ class SQLiteCatalog(Catalog):
 
     async def _read(self, query: Callable[[sqlite3.Connection, int], T]) -> T:
         _, reader = self._open_lanes()
-        return await reader.run(lambda _call, conn: self._query(query, conn))
+        return await reader.run(lambda conn: self._query(query, conn))
 
     def _query(self, query: Callable[[sqlite3.Connection, int], T], conn: sqlite3.Connection) -> T:
         try:
@@ -378,24 +376,8 @@ class SQLiteCatalog(Catalog):
             conn.text_factory = str
 
     async def _write(self, change: Callable[[sqlite3.Connection, int], T]) -> T:
-        def transact(call: Call[Job], conn: sqlite3.Connection) -> T:
-            patiently(
-                lambda: conn.execute("BEGIN IMMEDIATE"),
-                timeout_s=LOCK_TIMEOUT_S,
-                wanted=lambda: not call.withdrawn,
-            )
-            try:
-                if call.withdrawn:  # while it waited for the lock
-                    raise asyncio.CancelledError
-                result = change(conn, self._clock())
-                _commit(conn)
-            finally:
-                if conn.in_transaction:
-                    conn.execute("ROLLBACK")
-            return result
-
         writer, _ = self._open_lanes()
-        return await writer.run(transact)
+        return await writer.run(lambda conn: change(conn, self._clock()))
 
     def _open_lanes(self) -> tuple[Lane, Lane]:
         if self._closed:
@@ -405,21 +387,15 @@ class SQLiteCatalog(Catalog):
         return self._lanes.get()
 
     def _make_lanes(self) -> tuple[Lane, Lane]:
-        writer = Lane("ltm-sqlite-writer", lambda: connect(self._path, self._synchronous))
+        writer = Lane(
+            "ltm-sqlite-writer", partial(connect, self._path, self._synchronous), together
+        )
         if self._path == ":memory:":
             return writer, writer
-        reader = Lane("ltm-sqlite-reader", lambda: connect_reader(self._path, self._synchronous))
+        reader = Lane(
+            "ltm-sqlite-reader", lambda: connect_reader(self._path, self._synchronous), one_by_one
+        )
         return writer, reader
-
-
-def _commit(conn: sqlite3.Connection) -> None:
-    try:
-        conn.execute("COMMIT")
-    except sqlite3.OperationalError as exc:
-        if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
-            # What a failed sync left on the disk may yet be recovered as committed.
-            raise OutcomeUnknownError(f"sqlite: {exc}", store="sqlite") from exc
-        raise
 
 
 def _due(conn: sqlite3.Connection, namespace: str, now: int, limit: int) -> list[DueBlob]:
