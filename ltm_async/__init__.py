@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .entry import compute_content_hash
     from .errors import (
         AccessDeniedError,
+        BlockingCallError,
         ClosedError,
         ConfigError,
         ConflictError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .factories import create_catalog_backend, create_ltm_backend
     from .protocols import BlobStore, Catalog
     from .retry import RetryPolicy
+    from .sync import SyncLTMBackend
 
 __version__ = "0.1.0"
 
@@ -46,6 +48,7 @@ _HOMES = {
     "entry": ("compute_content_hash",),
     "errors": (
         "AccessDeniedError",
+        "BlockingCallError",
         "ClosedError",
         "ConfigError",
         "ConflictError",
@@ -63,12 +66,14 @@ _HOMES = {
     "factories": ("create_catalog_backend", "create_ltm_backend"),
     "protocols": ("BlobStore", "Catalog"),
     "retry": ("RetryPolicy",),
+    "sync": ("SyncLTMBackend",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AccessDeniedError",
     "BlobStore",
+    "BlockingCallError",
     "Catalog",
     "ClosedError",
     "ConfigError",
@@ -88,6 +93,7 @@ __all__ = [
     "RetryPolicy",
     "SQLiteCatalog",
     "StoreError",
+    "SyncLTMBackend",
     "UnavailableError",
     "__version__",
     "compute_content_hash",

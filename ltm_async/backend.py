@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
-import threading
-import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 from . import batching, collecting, reading, updating, verifying, writing
+from .arguments import check_age, check_limit, checked_keys, expected_version
 from .config import OPTION_NAMES, Options, check_names, check_timeout, expand_env, options_from
 from .deadline import Deadline
 from .drafting import draft_all, draft_one, hashed
@@ -21,11 +19,10 @@ from .entry import (
     check_key,
     check_text,
     encode_metadata,
-    shown,
     to_datetime,
     to_expiry,
 )
-from .errors import ClosedError, ConfigError, InvalidEntryError, StoreError
+from .errors import ConfigError, InvalidEntryError, StoreError
 from .protocols import BlobStore, Catalog
 from .registry import plan_blob_store, plan_catalog
 from .results import (
@@ -34,7 +31,6 @@ from .results import (
     DeleteBatchResult,
     DeleteResult,
     ListResult,
-    Result,
     RetrieveBatchResult,
     RetrieveResult,
     StatsResult,
@@ -44,18 +40,13 @@ from .results import (
     VerifyResult,
 )
 from .retry import RetryPolicy
+from .running import Runner
 from .stores import Stores
-from .transfer import Gate, PerLoop
-
-R = TypeVar("R", bound=Result)
-
-logger = logging.getLogger(__name__)
 
 MAX_LIST = 1000
 MAX_CLEANUP = 100_000
 CLOSE_TIMEOUT_S = 10.0
 STRAY_AGE = timedelta(days=7)
-WARN_EVERY_S = 60.0
 _STORES = ("catalog", "storage", "storage_uri")
 
 
@@ -81,6 +72,8 @@ class LTMBackend:
         on_unavailable: What a store that fails does to a call: ``"degrade"`` logs a warning, at
             most one a minute, and returns a result with ``success=False``; ``"raise"`` raises.
             Bad input, conflicts and a closed backend always raise.
+        fallback_size: Entries stored or retrieved one at a time that this process remembers, up to
+            16 MiB, to serve while the catalog is down; 0 to 1000000, and only in ``"degrade"``.
         timeout: Seconds for each call, or None; each method takes one for itself.
         retry: How often a store that is unavailable is asked again within that time.
 
@@ -99,6 +92,7 @@ class LTMBackend:
         max_concurrency: int = 50,
         max_inflight_bytes: int = 64 * 1024 * 1024,
         on_unavailable: Literal["degrade", "raise"] = "degrade",
+        fallback_size: int = 1000,
         timeout: float | None = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  # frozen
     ) -> None:
@@ -106,24 +100,20 @@ class LTMBackend:
             check_text("namespace", namespace, MAX_NAMESPACE_BYTES)
         except InvalidEntryError as exc:
             raise ConfigError(str(exc)) from None
-        self._options = Options(
+        options = Options(
             namespace=namespace,
             inline_threshold=inline_threshold,
             batch_size=batch_size,
             max_concurrency=max_concurrency,
             max_inflight_bytes=max_inflight_bytes,
             on_unavailable=on_unavailable,
+            fallback_size=fallback_size,
             timeout=timeout,
             retry=retry,
         )
         self._owns_catalog = isinstance(catalog, (str, Mapping))
         self._owns_blobs = isinstance(storage_uri, (str, os.PathLike, Mapping))
-        self._make_catalog = plan_catalog(catalog)
-        self._make_blobs = plan_blob_store(storage_uri)
-        self._made: Stores | None = None
-        self._making = threading.Lock()
-        self._closed = False
-        self._warned_at = -WARN_EVERY_S
+        self._runner = Runner(options, plan_catalog(catalog), plan_blob_store(storage_uri))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -156,18 +146,20 @@ class LTMBackend:
         return cls(catalog, storage, **options_from(expanded))
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "new" if self._made is None else "in use"
-        return f"<LTMBackend namespace={self._options.namespace!r} {state}>"
+        state = (
+            "closed" if self._runner.closed else "new" if self._runner.made is None else "in use"
+        )
+        return f"<LTMBackend namespace={self._runner.options.namespace!r} {state}>"
 
     async def __aenter__(self) -> Self:
         try:
-            async with Deadline(self._options.timeout):
-                stores = self._stores()
-                await stores.retry.unanswered(stores.catalog.open)
-                await stores.retry.unanswered(stores.blobs.open)
+            async with Deadline(self._runner.options.timeout):
+                stores = self._runner.stores()
+                await stores.to_catalog.unanswered(stores.catalog.open)
+                await stores.to_blobs.unanswered(stores.blobs.open)
         except StoreError as exc:
             try:
-                self._operational(exc)
+                self._runner.operational(exc)
             except StoreError:
                 await self.aclose()
                 raise
@@ -186,8 +178,8 @@ class LTMBackend:
 
     async def aclose(self) -> None:
         """Close the stores that this backend made, within 10 seconds. Twice is fine."""
-        self._closed = True
-        stores = self._made
+        self._runner.closed = True
+        stores = self._runner.made
         if stores is None:
             return
         async with Deadline(CLOSE_TIMEOUT_S):
@@ -231,28 +223,36 @@ class LTMBackend:
             ConflictError: *if_version* or *if_absent* did not hold; nothing was written.
             StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
         """
-        expected = _expected(if_version, if_absent)
+        expected = expected_version(if_version, if_absent)
         draft = await hashed(draft_one(key, value, metadata, ttl, expires_at, expected))
 
         async def store(stores: Stores) -> StoreResult:
-            return writing.stored_result(stores, draft, await writing.write_batch(stores, [draft]))
+            stored = await writing.write_batch(stores, [draft])
+            if self._runner.fallback is not None:
+                self._runner.fallback.keep_draft(draft, version=stored.written.version)
+            return writing.stored_result(stores, draft, stored)
 
         def failed(exc: StoreError) -> StoreResult:
+            if self._runner.fallback is not None and expected is None:
+                self._runner.fallback.keep_draft(draft, version=None)
             return StoreResult(
                 key=key,
                 content_hash=draft.content_hash,
                 byte_size=draft.byte_size,
-                inlined=draft.byte_size < self._options.inline_threshold,
+                inlined=draft.byte_size < self._runner.options.inline_threshold,
                 exception=exc,
             )
 
-        return await self._call(store, failed, timeout)
+        return await self._runner.call("store", store, failed, timeout)
 
     async def retrieve(self, key: str, *, timeout: float | None = None) -> RetrieveResult:
         """Read the live entry under *key*.
 
         A missing entry is ``found=False``, never an error; a damaged or unreadable one is an
-        error, never ``found=False`` with ``success=True``.
+        error, never ``found=False`` with ``success=True``. While the catalog or the storage is
+        down, ``"degrade"`` gives the last value that this process stored, was to store, or
+        retrieved: ``found`` with ``degraded=True``, ``success=False``, ``source="fallback"`` and
+        its ``age_s``.
 
         Raises:
             InvalidEntryError: *key* breaks a limit; nothing was sent.
@@ -261,11 +261,23 @@ class LTMBackend:
         check_key(key)
 
         async def retrieve(stores: Stores) -> RetrieveResult:
-            return (await reading.read_batch(stores, [key])).result(key)
+            read = await reading.read_batch(stores, [key])
+            result = read.result(key)
+            if self._runner.fallback is not None:
+                if result.row is None:
+                    self._runner.fallback.forget(key)
+                else:
+                    self._runner.fallback.keep(result.row, read.texts[key])
+            if stores.telemetry is not None:
+                stores.telemetry.looked_up(found=int(result.found), missing=int(not result.found))
+            return result
 
-        return await self._call(
-            retrieve, lambda exc: RetrieveResult(key=key, exception=exc), timeout
-        )
+        def failed(exc: StoreError) -> RetrieveResult:
+            if self._runner.fallback is not None:
+                return self._runner.fallback.result(key, exc)
+            return RetrieveResult(key=key, exception=exc)
+
+        return await self._runner.call("retrieve", retrieve, failed, timeout)
 
     async def delete(
         self, key: str, *, if_version: int | None = None, timeout: float | None = None
@@ -281,13 +293,16 @@ class LTMBackend:
             StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
         """
         check_key(key)
-        expected = _expected(if_version, False)
+        expected = expected_version(if_version, False)
+        self._runner.forget([key])
 
         async def delete(stores: Stores) -> DeleteResult:
             live = await collecting.delete_entries(stores, [key], expected)
             return DeleteResult(key=key, deleted=key in live)
 
-        return await self._call(delete, lambda exc: DeleteResult(key=key, exception=exc), timeout)
+        return await self._runner.call(
+            "delete", delete, lambda exc: DeleteResult(key=key, exception=exc), timeout
+        )
 
     async def touch(
         self,
@@ -310,6 +325,7 @@ class LTMBackend:
         check_key(key)
         expiry = to_expiry(ttl, expires_at)
         text = None if metadata is None else encode_metadata(metadata)
+        self._runner.forget([key])
 
         async def touch(stores: Stores) -> TouchResult:
             row = await writing.touch(stores, key, expiry, text)
@@ -318,7 +334,9 @@ class LTMBackend:
             ends = None if row.expires_at is None else to_datetime(row.expires_at)
             return TouchResult(key=key, touched=True, version=row.version, expires_at=ends)
 
-        return await self._call(touch, lambda exc: TouchResult(key=key, exception=exc), timeout)
+        return await self._runner.call(
+            "touch", touch, lambda exc: TouchResult(key=key, exception=exc), timeout
+        )
 
     async def update(
         self,
@@ -344,6 +362,7 @@ class LTMBackend:
         check_key(key)
         to_expiry(ttl, expires_at)
         encode_metadata(metadata)
+        self._runner.forget([key])
 
         async def update(stores: Stores) -> StoreResult:
             return await updating.update(
@@ -356,7 +375,9 @@ class LTMBackend:
                 expires_at=expires_at,
             )
 
-        return await self._call(update, lambda exc: StoreResult(key=key, exception=exc), timeout)
+        return await self._runner.call(
+            "update", update, lambda exc: StoreResult(key=key, exception=exc), timeout
+        )
 
     # Many entries
 
@@ -380,11 +401,14 @@ class LTMBackend:
             InvalidEntryError: An entry breaks a limit or a key comes twice; nothing was sent.
         """
         check_timeout(timeout)
-        keep_bytes = self._options.max_inflight_bytes // 2
+        keep_bytes = self._runner.options.max_inflight_bytes // 2
         drafts = await draft_all(entries, keep_bytes=keep_bytes)
-        return self._warned(
-            await batching.store_batch(self._stores(), drafts, self._timeout_s(timeout))
-        )
+        self._runner.forget([draft.key for draft in drafts])
+
+        async def store(stores: Stores, timeout_s: float | None) -> StoreBatchResult:
+            return await batching.store_batch(stores, drafts, timeout_s)
+
+        return await self._runner.call_batch("store_batch", store, timeout)
 
     async def retrieve_batch(
         self, keys: Iterable[str], *, timeout: float | None = None
@@ -397,10 +421,12 @@ class LTMBackend:
         Raises:
             InvalidEntryError: A key breaks a limit; nothing was sent.
         """
-        wanted = _checked_keys(keys)
-        return self._warned(
-            await batching.retrieve_batch(self._stores(), wanted, self._timeout_s(timeout))
-        )
+        wanted = checked_keys(keys)
+
+        async def retrieve(stores: Stores, timeout_s: float | None) -> RetrieveBatchResult:
+            return await batching.retrieve_batch(stores, wanted, timeout_s)
+
+        return await self._runner.call_batch("retrieve_batch", retrieve, timeout)
 
     async def delete_batch(
         self, keys: Iterable[str], *, timeout: float | None = None
@@ -412,10 +438,13 @@ class LTMBackend:
         Raises:
             InvalidEntryError: A key breaks a limit; nothing was sent.
         """
-        wanted = _checked_keys(keys)
-        return self._warned(
-            await batching.delete_batch(self._stores(), wanted, self._timeout_s(timeout))
-        )
+        wanted = checked_keys(keys)
+        self._runner.forget(wanted)
+
+        async def delete(stores: Stores, timeout_s: float | None) -> DeleteBatchResult:
+            return await batching.delete_batch(stores, wanted, timeout_s)
+
+        return await self._runner.call_batch("delete_batch", delete, timeout)
 
     async def list_entries(
         self,
@@ -440,20 +469,21 @@ class LTMBackend:
             check_key(prefix, "prefix")
         if cursor is not None:
             check_key(cursor, "cursor")
-        _check_limit(limit, MAX_LIST)
+        check_limit(limit, MAX_LIST)
 
         async def list_page(stores: Stores) -> ListResult:
-            rows = await stores.retry.unanswered(
+            rows = await stores.to_catalog.unanswered(
                 stores.catalog.list_entries,
                 stores.namespace,
                 prefix=prefix,
                 after=cursor or "",
                 limit=limit,
             )
-            entries = [reading.describe(row) for row in rows]
-            return ListResult(entries=entries, cursor=rows[-1].key if len(rows) == limit else None)
+            return reading.page_of(rows, cursor=rows[-1].key if len(rows) == limit else None)
 
-        return await self._call(list_page, lambda exc: ListResult(exception=exc), timeout)
+        return await self._runner.call(
+            "list_entries", list_page, lambda exc: ListResult(exception=exc), timeout
+        )
 
     # Keeping house
 
@@ -471,7 +501,7 @@ class LTMBackend:
             InvalidEntryError: *limit* is out of its range; nothing was sent.
             StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
         """
-        _check_limit(limit, MAX_CLEANUP)
+        check_limit(limit, MAX_CLEANUP)
         done = collecting.Collected()
 
         def report(exc: StoreError | None = None) -> CleanupResult:
@@ -486,7 +516,7 @@ class LTMBackend:
             await collecting.cleanup_expired(stores, limit, done)
             return report()
 
-        return await self._call(clean_up, report, timeout)
+        return await self._runner.call("cleanup_expired", clean_up, report, timeout)
 
     async def collect_garbage(
         self,
@@ -512,8 +542,8 @@ class LTMBackend:
             InvalidEntryError: An argument is out of its range; nothing was sent.
             StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
         """
-        _check_limit(limit, MAX_CLEANUP)
-        _check_age(stray_age)
+        check_limit(limit, MAX_CLEANUP)
+        check_age(stray_age)
         age_us = stray_age // timedelta(microseconds=1) if audit else None
         done = collecting.Collected()
 
@@ -531,7 +561,7 @@ class LTMBackend:
             await act(stores, limit, age_us, done)
             return report()
 
-        return await self._call(collect, report, timeout)
+        return await self._runner.call("collect_garbage", collect, report, timeout)
 
     async def verify(self, *, timeout: float | None = None) -> VerifyResult:
         """Read everything in the namespace and prove that rows, ledger and objects agree.
@@ -545,7 +575,9 @@ class LTMBackend:
         async def verify(stores: Stores) -> VerifyResult:
             return VerifyResult(**dataclasses.asdict(await verifying.verify(stores)))
 
-        return await self._call(verify, lambda exc: VerifyResult(exception=exc), timeout)
+        return await self._runner.call(
+            "verify", verify, lambda exc: VerifyResult(exception=exc), timeout
+        )
 
     async def stats(self, *, timeout: float | None = None) -> StatsResult:
         """Count the namespace's entries and blobs; reads every row's size.
@@ -555,98 +587,9 @@ class LTMBackend:
         """
 
         async def stats(stores: Stores) -> StatsResult:
-            counts = await stores.retry.unanswered(stores.catalog.stats, stores.namespace)
+            counts = await stores.to_catalog.unanswered(stores.catalog.stats, stores.namespace)
             return StatsResult(**counts._asdict())
 
-        return await self._call(stats, lambda exc: StatsResult(exception=exc), timeout)
-
-    # What all share
-
-    def _stores(self) -> Stores:
-        """The stores, made on first use."""
-        if self._closed:
-            raise ClosedError("the backend is closed")
-        if self._made is not None:
-            return self._made
-        options = self._options
-        with self._making:
-            if self._made is None:
-                self._made = Stores(
-                    catalog=self._make_catalog(),
-                    blobs=self._make_blobs(),
-                    namespace=options.namespace,
-                    retry=options.retry,
-                    inline_threshold=options.inline_threshold,
-                    batch_size=options.batch_size,
-                    max_concurrency=options.max_concurrency,
-                    gates=PerLoop(
-                        lambda: Gate(
-                            count=options.max_concurrency, size=options.max_inflight_bytes // 2
-                        )
-                    ),
-                )
-        return self._made
-
-    async def _call(
-        self,
-        work: Callable[[Stores], Awaitable[R]],
-        failed: Callable[[StoreError], R],
-        timeout: float | None,
-    ) -> R:
-        """Do *work* within the deadline; what a store failed at becomes a result or is raised."""
-        try:
-            async with Deadline(self._timeout_s(timeout)):
-                return await work(self._stores())
-        except StoreError as exc:
-            return failed(self._operational(exc))
-
-    def _timeout_s(self, timeout: float | None) -> float | None:
-        check_timeout(timeout)
-        return self._options.timeout if timeout is None else timeout
-
-    def _warned(self, result: R) -> R:
-        if isinstance(result.exception, StoreError):
-            self._warn(result.exception)
-        return result
-
-    def _operational(self, exc: StoreError) -> StoreError:
-        """*exc* to be reported in a result, or raised where the user wants that."""
-        if self._options.on_unavailable == "raise":
-            raise exc
-        self._warn(exc)
-        return exc
-
-    def _warn(self, exc: StoreError) -> None:
-        now = time.monotonic()
-        if now - self._warned_at >= WARN_EVERY_S:
-            self._warned_at = now
-            logger.warning("going on without the memory: %s: %s", type(exc).__name__, exc)
-
-
-def _expected(if_version: int | None, if_absent: bool) -> int | None:
-    if if_absent:
-        if if_version is not None:
-            raise InvalidEntryError("if_version and if_absent exclude each other")
-        return 0
-    if if_version is not None and (type(if_version) is not int or if_version < 1):
-        raise InvalidEntryError("if_version must be a version that a result gave, an int above 0")
-    return if_version
-
-
-def _checked_keys(keys: Iterable[str]) -> list[str]:
-    if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
-        raise InvalidEntryError(f"keys must be an iterable of str, not {type(keys).__name__}")
-    wanted = list(keys)
-    for number, key in enumerate(wanted):
-        check_key(key, f"keys[{number}]")
-    return list(dict.fromkeys(wanted))
-
-
-def _check_limit(limit: object, high: int) -> None:
-    if type(limit) is not int or not 1 <= limit <= high:
-        raise InvalidEntryError(f"limit is {shown(limit)}, it must be an int from 1 to {high}")
-
-
-def _check_age(age: object) -> None:
-    if not isinstance(age, timedelta) or age < timedelta(0):
-        raise InvalidEntryError("stray_age must be a timedelta of at least 0")
+        return await self._runner.call(
+            "stats", stats, lambda exc: StatsResult(exception=exc), timeout
+        )

@@ -85,6 +85,8 @@ async def retrieve_batch(
                 missing.append(key)
 
     failures = await _in_batches(stores, keys, timeout_s, str, retrieve)
+    if stores.telemetry is not None:
+        stores.telemetry.looked_up(found=len(results), missing=len(missing))
     return RetrieveBatchResult(
         results=results,
         missing=missing,

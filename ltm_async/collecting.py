@@ -45,7 +45,7 @@ async def delete_entries(stores: Stores, keys: Sequence[str], if_version: int | 
 async def remove_expired(stores: Stores, limit: int) -> list[Removed]:
     """Remove up to *limit* expired rows; a reply that is lost leaves them to the next call."""
     write_id = os.urandom(16).hex()
-    return await stores.retry.refused(
+    return await stores.to_catalog.refused(
         stores.catalog.expire_entries, stores.namespace, limit, write_id=write_id
     )
 
@@ -63,10 +63,10 @@ async def discard(stores: Stores, blob_ids: Sequence[str], done: Collected) -> N
             except CorruptError as exc:  # a forged name leads nowhere
                 done.errors.append(exc)
         try:
-            failed = await stores.retry.unanswered(stores.blobs.delete, list(paths))
+            failed = await stores.to_blobs.unanswered(stores.blobs.delete, list(paths))
             done.errors.extend(failed.values())
             gone = [blob_id for path, blob_id in paths.items() if path not in failed]
-            await stores.retry.unanswered(stores.catalog.forget_blobs, stores.namespace, gone)
+            await stores.to_catalog.unanswered(stores.catalog.forget_blobs, stores.namespace, gone)
             done.deleted += len(gone)
         except StoreError as exc:
             done.errors.append(exc)
@@ -75,7 +75,7 @@ async def discard(stores: Stores, blob_ids: Sequence[str], done: Collected) -> N
 async def collect_due(stores: Stores, limit: int, done: Collected) -> None:
     """Delete up to *limit* blobs that are dead, or pending past their lease, and due."""
     for page in pages(limit):
-        due = await stores.retry.unanswered(
+        due = await stores.to_catalog.unanswered(
             stores.catalog.take_due_blobs, stores.namespace, page, backoff_us=COLLECT_BACKOFF_US
         )
         await discard(stores, [blob.blob_id for blob in due], done)
@@ -100,7 +100,7 @@ async def count_garbage(
     stores: Stores, limit: int, stray_age_us: int | None, done: Collected
 ) -> None:
     """Count what ``collect_garbage`` would delete."""
-    due = await stores.retry.unanswered(stores.catalog.due_blobs, stores.namespace, limit)
+    due = await stores.to_catalog.unanswered(stores.catalog.due_blobs, stores.namespace, limit)
     done.deleted += len(due)
     done.byte_size += sum(blob.byte_size for blob in due)
     if stray_age_us is not None and done.deleted < limit:
@@ -126,7 +126,7 @@ def pages(limit: int) -> list[int]:
 
 async def strays(stores: Stores, *, older_than_us: int, limit: int) -> list[BlobInfo]:
     """Up to *limit* objects of this namespace that no ledger row knows, older than that."""
-    return await stores.retry.unanswered(_find_strays, stores, older_than_us, limit)
+    return await stores.to_blobs.unanswered(_find_strays, stores, older_than_us, limit)
 
 
 async def _find_strays(stores: Stores, older_than_us: int, limit: int) -> list[BlobInfo]:
@@ -154,7 +154,7 @@ async def _find_strays(stores: Stores, older_than_us: int, limit: int) -> list[B
 async def delete_strays(stores: Stores, objects: Sequence[BlobInfo], done: Collected) -> None:
     for start in range(0, len(objects), PAGE):
         page = {info.path: info.byte_size for info in objects[start : start + PAGE]}
-        failed = await stores.retry.unanswered(stores.blobs.delete, list(page))
+        failed = await stores.to_blobs.unanswered(stores.blobs.delete, list(page))
         done.errors.extend(failed.values())
         done.deleted += len(page) - len(failed)
         done.byte_size += sum(size for path, size in page.items() if path not in failed)

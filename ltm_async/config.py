@@ -24,6 +24,7 @@ class Options:
     batch_size: int = 500
     max_concurrency: int = 50
     max_inflight_bytes: int = 64 * 1024 * 1024
+    fallback_size: int = 1000
     on_unavailable: Literal["degrade", "raise"] = "degrade"
     timeout: float | None = 30.0
     retry: RetryPolicy = RetryPolicy()  # noqa: RUF009  # frozen
@@ -33,6 +34,7 @@ class Options:
         _check_range("batch_size", self.batch_size, 1, 10_000)
         _check_range("max_concurrency", self.max_concurrency, 1, 1_000)
         _check_range("max_inflight_bytes", self.max_inflight_bytes, 64 * 1024, 1 << 40)
+        _check_range("fallback_size", self.fallback_size, 0, 1_000_000)
         check_timeout(self.timeout)
         if self.on_unavailable not in ("degrade", "raise"):
             raise ConfigError(
@@ -44,7 +46,14 @@ class Options:
 
 OPTION_NAMES = tuple(field.name for field in dataclasses.fields(Options))
 RETRY_NAMES = tuple(field.name for field in dataclasses.fields(RetryPolicy))
-_WHOLE = ("inline_threshold", "batch_size", "max_concurrency", "max_inflight_bytes", "attempts")
+_WHOLE = (
+    "inline_threshold",
+    "batch_size",
+    "max_concurrency",
+    "max_inflight_bytes",
+    "fallback_size",
+    "attempts",
+)
 _DECIMAL = ("timeout", "base_s", "throttled_base_s", "cap_s")
 
 

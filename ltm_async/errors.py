@@ -7,6 +7,7 @@
     ├── MissingDriverError (ImportError) names the extra to install
     ├── InvalidEntryError (ValueError)   a key, value, TTL, metadata or batch breaks a limit
     ├── ClosedError                      used after it was closed
+    ├── BlockingCallError (RuntimeError) a blocking call that would stop or deadlock a loop
     ├── ConflictError                    a compare-and-swap found another version
     └── StoreError                       a catalog or blob store failed
         ├── UnavailableError             certainly not done; may work later
@@ -46,6 +47,10 @@ class InvalidEntryError(LTMError, ValueError):
 
 class ClosedError(LTMError):
     """The backend or the store was closed before this call."""
+
+
+class BlockingCallError(LTMError, RuntimeError):
+    """A blocking call where it would stop or deadlock an event loop."""
 
 
 class ConflictError(LTMError):

@@ -13,4 +13,7 @@ ON_LOOP_BYTES = 1024 * 1024
 async def content_hash(data: bytes) -> str:
     if len(data) <= ON_LOOP_BYTES:
         return hash_of(data)
-    return await asyncio.to_thread(hash_of, data)  # hashlib lets other threads run meanwhile
+    try:
+        return await asyncio.to_thread(hash_of, data)  # hashlib lets other threads run meanwhile
+    except RuntimeError:  # the interpreter is on its way out and starts no thread any more
+        return hash_of(data)

@@ -10,7 +10,7 @@ from .entry import MAX_VALUE_BYTES, blob_path, decode, hash_of, is_instant
 from .errors import CorruptError, StoreError, UnavailableError
 from .hashing import content_hash
 from .protocols import Row
-from .results import EntryInfo, RetrieveResult
+from .results import EntryInfo, Failure, ListResult, RetrieveResult
 from .stores import Stores
 from .transfer import fan_out
 
@@ -31,6 +31,9 @@ class Read:
     """Of those that have any."""
     errors: dict[str, StoreError]
 
+    texts: dict[str, str]
+    """The canonical JSON that each value came from."""
+
     def result(self, key: str) -> RetrieveResult:
         """What was found under *key*; raises why it could not be read."""
         row = self.rows.get(key)
@@ -49,10 +52,10 @@ async def read_batch(stores: Stores, keys: Sequence[str]) -> Read:
     A blob that is gone or damaged has the rows read again. If they changed, the new ones
     count; if not, the blob is corrupt: it is never taken for a missing entry.
     """
-    fetched: dict[Named, Any] = {}
+    fetched: dict[Named, tuple[Any, str]] = {}
     failed: dict[Named, StoreError] = {}
     for _ in range(ROUNDS):
-        found = await stores.retry.unanswered(
+        found = await stores.to_catalog.unanswered(
             stores.catalog.get_entries_batch, stores.namespace, keys
         )
         rows = {row.key: row for row in found}
@@ -67,6 +70,9 @@ async def read_batch(stores: Stores, keys: Sequence[str]) -> Read:
             await _download(stores, todo, fetched, failed)
         # What failed for the first time may have been replaced while it was read.
         if all(name in suspects or not _may_heal(exc) for name, exc in failed.items()):
+            for (key, _), exc in failed.items():
+                if isinstance(exc, CorruptError):
+                    stores.damaged.add(key)
             return _decoded(rows, fetched, failed)
     busy = UnavailableError("the entry is replaced faster than its blob can be read")
     return _decoded(rows, fetched, dict.fromkeys(failed, busy))
@@ -79,7 +85,7 @@ def _may_heal(exc: StoreError) -> bool:
 async def _download(
     stores: Stores,
     rows: Sequence[Row],
-    fetched: dict[Named, Any],
+    fetched: dict[Named, tuple[Any, str]],
     failed: dict[Named, StoreError],
 ) -> None:
     """Put the value of each row's blob into *fetched*, or why there is none into *failed*."""
@@ -92,31 +98,35 @@ async def _download(
             if not 0 <= row.byte_size <= MAX_VALUE_BYTES:
                 raise CorruptError(f"a row says its blob has {row.byte_size} bytes")
             async with gate.admit(row.byte_size):
-                data = await stores.retry.unanswered(
+                data = await stores.to_blobs.unanswered(
                     stores.blobs.get, path, limit=row.byte_size + 1
                 )
                 fetched[named] = await _checked(row, data)
+            if stores.telemetry is not None:
+                stores.telemetry.transferred("down", row.byte_size)
         except StoreError as exc:
             failed[named] = exc
 
     await fan_out(rows, download, count=stores.max_concurrency)
 
 
-async def _checked(row: Row, data: bytes | None) -> Any:
+async def _checked(row: Row, data: bytes | None) -> tuple[Any, str]:
     if data is None:
         raise CorruptError("a blob that a row names is missing")
     if len(data) != row.byte_size:
         raise CorruptError("a blob does not have the size that its row says")
     if await content_hash(data) != row.content_hash:
         raise CorruptError("a blob does not have the content that its row says")
-    return decode(data.decode("ascii", "replace"))
+    text = data.decode("ascii", "replace")
+    return decode(text), text
 
 
 def _decoded(
-    rows: dict[str, Row], fetched: dict[Named, Any], failed: dict[Named, StoreError]
+    rows: dict[str, Row], fetched: dict[Named, tuple[Any, str]], failed: dict[Named, StoreError]
 ) -> Read:
     values: dict[str, Any] = {}
     metadata: dict[str, dict[str, Any]] = {}
+    texts: dict[str, str] = {}
     errors: dict[str, StoreError] = {}
     for key, row in rows.items():
         text, blob_id = row.inlined_value, row.blob_id
@@ -131,17 +141,18 @@ def _decoded(
                 ):
                     raise CorruptError("a row does not have the content that its hash says")
                 values[key] = decode(text)
+                texts[key] = text
             elif blob_id is None:
                 raise CorruptError("a row has neither a value nor a blob")
             elif (key, blob_id) in failed:
                 raise failed[key, blob_id]
             else:
-                values[key] = fetched[key, blob_id]
+                values[key], texts[key] = fetched[key, blob_id]
             if row.metadata != "{}":
                 metadata[key] = decode_metadata(row)
         except StoreError as exc:
             errors[key] = exc
-    return Read(rows, values, metadata, errors)
+    return Read(rows, values, metadata, errors, texts)
 
 
 def check_instants(row: Row) -> None:
@@ -150,9 +161,19 @@ def check_instants(row: Row) -> None:
         raise CorruptError("a row has an instant beyond all calendars")
 
 
-def describe(row: Row) -> EntryInfo:
-    check_instants(row)
-    return EntryInfo.of(row, decode_metadata(row))
+def page_of(rows: Sequence[Row], *, cursor: str | None) -> ListResult:
+    """A listing's page; a damaged row keeps no other from being listed."""
+    entries: list[EntryInfo] = []
+    errors: dict[str, Failure] = {}
+    first: CorruptError | None = None
+    for row in rows:
+        try:
+            check_instants(row)
+            entries.append(EntryInfo.of(row, decode_metadata(row)))
+        except CorruptError as exc:
+            errors[row.key] = Failure.of(exc)
+            first = first or exc
+    return ListResult(entries=entries, cursor=cursor, errors=errors, exception=first)
 
 
 def decode_metadata(row: Row) -> dict[str, Any]:

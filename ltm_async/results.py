@@ -142,12 +142,15 @@ class RetrieveResult(Result):
         "created_at",
         "updated_at",
         "source",
+        "age_s",
     )
 
     key: str
     value: Any = None
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     row: Row | None = dataclasses.field(default=None, repr=False)
+    age_s: float | None = None
+    """How long ago this process last saw it; set when ``source`` is ``"fallback"``."""
 
     @property
     def found(self) -> bool:
@@ -167,7 +170,8 @@ class RetrieveResult(Result):
 
     @property
     def version(self) -> int | None:
-        return None if self.row is None else self.row.version
+        """For ``if_version``; None also for a value that was never committed."""
+        return None if self.row is None else self.row.version or None
 
     @property
     def expires_at(self) -> datetime | None:
@@ -183,8 +187,10 @@ class RetrieveResult(Result):
 
     @property
     def source(self) -> str | None:
-        """Where the value comes from: ``"catalog"``, or None when not found."""
-        return None if self.row is None else "catalog"
+        """``"catalog"``, or ``"fallback"`` from this process's memory; None when not found."""
+        if self.row is None:
+            return None
+        return "catalog" if self.age_s is None else "fallback"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,12 +317,14 @@ class EntryInfo:
 class ListResult(Result):
     """One page of :meth:`LTMBackend.list_entries`."""
 
-    FIELDS: ClassVar = ("entries", "cursor")
+    FIELDS: ClassVar = ("entries", "cursor", "errors")
 
     entries: list[EntryInfo] = dataclasses.field(default_factory=list)
     """In ascending order of the keys' code points."""
     cursor: str | None = None
     """For the next page; None when this was the last."""
+    errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
+    """Entries of the page that are damaged, which keep no other from being listed."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,18 +1,11 @@
-"""The only place that tries again."""
+"""How often and how patiently to try again."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import random
-from collections.abc import Awaitable, Callable
-from typing import ParamSpec, TypeVar
 
-from .deadline import remaining_s
-from .errors import ConfigError, OutcomeUnknownError, RateLimitedError, StoreError, UnavailableError
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from .errors import ConfigError, RateLimitedError, StoreError
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,34 +42,3 @@ class RetryPolicy:
                 return exc.retry_after_s
             base_s = self.throttled_base_s
         return random.uniform(0, min(self.cap_s, base_s * 2.0 ** (tried - 1)))
-
-    async def refused(
-        self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """*call*, again while it certainly had no effect: for what must not happen twice."""
-        return await self._again(lambda: call(*args, **kwargs), (UnavailableError,))
-
-    async def unanswered(
-        self, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """*call*, again also when its reply was lost: for what is harmless to repeat."""
-        return await self._again(
-            lambda: call(*args, **kwargs), (UnavailableError, OutcomeUnknownError)
-        )
-
-    async def _again(
-        self, call: Callable[[], Awaitable[T]], errors: tuple[type[StoreError], ...]
-    ) -> T:
-        tried = 0
-        while True:
-            try:
-                return await call()
-            except errors as exc:
-                tried += 1
-                if tried == self.attempts:
-                    raise
-                wait_s = self.wait_s(tried, exc)
-                remaining = remaining_s()
-                if remaining is not None and remaining <= wait_s:
-                    raise
-            await asyncio.sleep(wait_s)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from .calling import Caller
 from .protocols import BlobStore, Catalog
-from .retry import RetryPolicy
+from .telemetry import Telemetry
 from .transfer import Gate, PerLoop
 
 LEASE_US = 10 * 60 * 1_000_000
@@ -15,13 +16,41 @@ COLLECT_BACKOFF_US = 60 * 1_000_000
 """How long a collector has to delete what it took before another tries."""
 
 
+class Damaged:
+    """Keys whose blob this process found missing or changed.
+
+    Storing the same content again would otherwise find it there already, and never heal it.
+    """
+
+    LIMIT = 10_000
+
+    def __init__(self) -> None:
+        self._keys: dict[str, None] = {}
+
+    def add(self, key: str) -> None:
+        if len(self._keys) == self.LIMIT:
+            self._keys.clear()
+        self._keys[key] = None
+
+    def discard(self, key: str) -> None:
+        self._keys.pop(key, None)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Stores:
+    """Made once by a backend; all but *damaged* stays as it is."""
+
     catalog: Catalog
     blobs: BlobStore
     namespace: str
-    retry: RetryPolicy
+    to_catalog: Caller
+    to_blobs: Caller
     inline_threshold: int
     batch_size: int
     max_concurrency: int
     gates: PerLoop[Gate]
+    telemetry: Telemetry | None
+    damaged: Damaged = dataclasses.field(default_factory=Damaged)

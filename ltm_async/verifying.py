@@ -42,7 +42,7 @@ async def _verify_entries(stores: Stores, found: Findings) -> dict[str, str]:
     """Check every live entry's value; return the keys by the blob they name."""
     named: dict[str, str] = {}
     after = ""
-    while page := await stores.retry.unanswered(
+    while page := await stores.to_catalog.unanswered(
         stores.catalog.list_entries, stores.namespace, after=after, limit=stores.batch_size
     ):
         read = await read_batch(stores, [row.key for row in page])
@@ -60,7 +60,7 @@ async def _verify_entries(stores: Stores, found: Findings) -> dict[str, str]:
 async def _verify_ledger(stores: Stores, found: Findings, named: dict[str, str]) -> None:
     """A blob is live exactly while a row names it; each page is one moment."""
     after = ""
-    while page := await stores.retry.unanswered(
+    while page := await stores.to_catalog.unanswered(
         stores.catalog.list_blobs, stores.namespace, after=after, limit=PAGE
     ):
         for blob in page:
@@ -71,7 +71,7 @@ async def _verify_ledger(stores: Stores, found: Findings, named: dict[str, str])
             named.pop(blob.blob_id, None)
         after = page[-1].blob_id
     for blob_id, key in named.items():  # not in the ledger: replaced meanwhile, or never there
-        rows = await stores.retry.unanswered(
+        rows = await stores.to_catalog.unanswered(
             stores.catalog.get_entries_batch, stores.namespace, [key]
         )
         if any(row.blob_id == blob_id for row in rows):

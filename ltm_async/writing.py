@@ -72,6 +72,8 @@ async def _attempt(stores: Stores, drafts: Sequence[Draft], write_id: str) -> St
         # Harmless whatever happened: only what is still pending dies.
         await _abandon(stores, list(blob_ids.values()))
         raise
+    for key in blob_ids:
+        stores.damaged.discard(key)
     return Stored(written, blob_ids, renewed)
 
 
@@ -93,10 +95,16 @@ async def _reserve(
     stores: Stores, large: Sequence[Draft], blob_ids: Mapping[str, str]
 ) -> Mapping[str, str]:
     blobs = [
-        Reservation(blob_ids[draft.key], draft.key, draft.content_hash, draft.byte_size)
+        Reservation(
+            blob_ids[draft.key],
+            draft.key,
+            # What is damaged must not be taken for the same content.
+            "" if draft.key in stores.damaged else draft.content_hash,
+            draft.byte_size,
+        )
         for draft in large
     ]
-    return await stores.retry.unanswered(
+    return await stores.to_catalog.unanswered(
         stores.catalog.reserve_blobs, stores.namespace, blobs, lease_us=LEASE_US
     )
 
@@ -108,7 +116,9 @@ async def _upload(stores: Stores, drafts: Sequence[Draft], blob_ids: Mapping[str
         path = blob_path(stores.namespace, blob_ids[draft.key])
         async with gate.admit(draft.byte_size):
             data = draft.encoded().encode()
-            await stores.retry.unanswered(stores.blobs.put, path, data)
+            await stores.to_blobs.unanswered(stores.blobs.put, path, data)
+        if stores.telemetry is not None:
+            stores.telemetry.transferred("up", draft.byte_size)
 
     await fan_out(drafts, upload, count=stores.max_concurrency)
 
@@ -128,7 +138,7 @@ def _to_write(stores: Stores, draft: Draft, blob_ids: Mapping[str, str]) -> Writ
 
 async def _commit(stores: Stores, writes: Sequence[Write], write_id: str) -> Written:
     try:
-        return await stores.retry.refused(
+        return await stores.to_catalog.refused(
             stores.catalog.track_entries_batch, stores.namespace, writes, write_id=write_id
         )
     except OutcomeUnknownError as exc:
@@ -142,7 +152,7 @@ async def _settle(
     keys = [write.key for write in writes]
     blob_ids = [write.blob_id for write in writes if write.blob_id is not None]
     try:
-        resolved = await stores.retry.unanswered(
+        resolved = await stores.to_catalog.unanswered(
             stores.catalog.resolve_write,
             stores.namespace,
             write_id,
@@ -162,7 +172,7 @@ async def _settle(
 async def _expiries(stores: Stores, keys: Sequence[str], version: int | None) -> dict[str, int]:
     """When the entries end that have *version*, as far as it can still be read."""
     try:
-        rows = await stores.retry.unanswered(
+        rows = await stores.to_catalog.unanswered(
             stores.catalog.get_entries_batch, stores.namespace, keys
         )
     except StoreError:
@@ -206,7 +216,7 @@ def stored_result(stores: Stores, draft: Draft, stored: Stored) -> StoreResult:
 async def touch(stores: Stores, key: str, expiry: Expiry, metadata: str | None) -> Row | None:
     write_id = os.urandom(16).hex()
     try:
-        return await stores.retry.refused(
+        return await stores.to_catalog.refused(
             stores.catalog.touch_entry,
             stores.namespace,
             key,
@@ -217,7 +227,7 @@ async def touch(stores: Stores, key: str, expiry: Expiry, metadata: str | None) 
     except OutcomeUnknownError as exc:
         lost = exc
     try:
-        resolved = await stores.retry.unanswered(
+        resolved = await stores.to_catalog.unanswered(
             stores.catalog.resolve_write,
             stores.namespace,
             write_id,
@@ -225,7 +235,7 @@ async def touch(stores: Stores, key: str, expiry: Expiry, metadata: str | None) 
             blob_ids=[],
             grace_us=LEASE_US,
         )
-        row = await stores.retry.unanswered(stores.catalog.get_entry, stores.namespace, key)
+        row = await stores.to_catalog.unanswered(stores.catalog.get_entry, stores.namespace, key)
     except StoreError as exc:
         raise lost from exc
     if row is None or row.version != resolved.version:
@@ -237,7 +247,7 @@ async def remove(stores: Stores, keys: Sequence[str], if_version: int | None) ->
     """Delete rows; their blobs are dead from then on."""
     write_id = os.urandom(16).hex()
     try:
-        return await stores.retry.refused(
+        return await stores.to_catalog.refused(
             stores.catalog.delete_entries_batch,
             stores.namespace,
             keys,
@@ -247,7 +257,7 @@ async def remove(stores: Stores, keys: Sequence[str], if_version: int | None) ->
     except OutcomeUnknownError as exc:
         lost = exc
     try:
-        gone = await stores.retry.unanswered(
+        gone = await stores.to_catalog.unanswered(
             stores.catalog.resolve_removal, stores.namespace, write_id, keys
         )
     except StoreError as exc:

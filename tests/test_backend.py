@@ -447,7 +447,7 @@ async def test_an_outage_is_a_result_or_an_error(
     assert (stored.degraded, stored.error_type) == (True, "UnavailableError")
     with pytest.raises(UnavailableError):
         stored.raise_for_error()
-    hit = await ltm.retrieve("k")
+    hit = await ltm.retrieve("other")
     assert (hit.success, hit.found, hit.degraded) == (False, False, True)
     assert not (await ltm.delete("k")).success
     assert not (await ltm.touch("k")).success
@@ -473,7 +473,10 @@ async def test_a_lost_blob_is_an_error_not_a_miss(rig: Rig) -> None:
     assert (list(got.results), got.missing, got.success) == (["other"], ["absent"], False)
     assert got.errors["k"].error_type == "CorruptError"
     assert list((await rig.ltm.verify()).problems) == ["k"]
-    await rig.ltm.delete("k")
+    again = await rig.ltm.store("k", LARGE)  # the same content, and yet it heals
+    assert (again.stored, again.deduplicated) == (True, False)
+    assert (await rig.ltm.retrieve("k")).value == LARGE
+    assert (await rig.ltm.store("k", LARGE)).deduplicated
 
 
 async def test_opening_fails_loudly_or_goes_on(tmp_path: pathlib.Path) -> None:

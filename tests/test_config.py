@@ -86,7 +86,7 @@ def test_the_configuration_takes_variables(
             "namespace": "${LTM_TEST_LIMIT}",
         }
     )
-    stores, options = ltm._stores(), ltm._options
+    stores, options = ltm._runner.stores(), ltm._runner.options
     assert repr(stores.catalog) == f"SQLiteCatalog('{tmp_path}/ltm.db')"
     assert repr(stores.blobs) == f"LocalBlobStore('{tmp_path}/blobs')"
     assert (options.batch_size, options.timeout, options.namespace) == (7, 2.5, "7")
@@ -104,7 +104,7 @@ def test_a_variable_s_value_is_not_searched_again(
         "catalog": {"type": "sqlite", "path": "${LTM_TEST_OUTER}"},
         "storage": {"uri": "${LTM_TEST_OUTER}"},
     }
-    stores = LTMBackend.from_config(config)._stores()
+    stores = LTMBackend.from_config(config)._runner.stores()
     shown = repr(stores.catalog if part == "catalog" else stores.blobs)
     assert "/tmp/${LTM_TEST_INNER}$$'" in shown
 
@@ -115,7 +115,7 @@ def test_two_dollar_signs_are_one_in_every_part(part: str) -> None:
         "catalog": {"type": "sqlite", "path": "/tmp/$${HOME}"},
         "storage": {"uri": "/tmp/$${HOME}"},
     }
-    stores = LTMBackend.from_config(config)._stores()
+    stores = LTMBackend.from_config(config)._runner.stores()
     assert "/tmp/${HOME}'" in repr(stores.catalog if part == "catalog" else stores.blobs)
 
 
@@ -197,13 +197,13 @@ def test_a_configuration_that_is_no_mapping_is_refused(config: Any) -> None:
 @pytest.mark.parametrize("storage", ["storage", "storage_uri"])
 def test_storage_has_two_names(storage: str) -> None:
     ltm = LTMBackend.from_config({"catalog": "memory:", storage: "memory:"})
-    assert isinstance(ltm._stores().blobs, MemoryBlobStore)
+    assert isinstance(ltm._runner.stores().blobs, MemoryBlobStore)
 
 
 def test_the_given_configuration_stays_as_it_was() -> None:
     catalog, storage = {"type": "memory"}, {"uri": "memory:"}
     config = {"catalog": catalog, "storage": storage, "retry": {"attempts": "2"}}
-    LTMBackend.from_config(config)._stores()
+    LTMBackend.from_config(config)._runner.stores()
     assert (catalog, storage) == ({"type": "memory"}, {"uri": "memory:"})
     assert config == {"catalog": catalog, "storage": storage, "retry": {"attempts": "2"}}
 
@@ -262,7 +262,7 @@ def test_a_url_with_a_password_is_not_repeated() -> None:
 @pytest.mark.parametrize("url", ["memory:", "memory://"])
 def test_memory_urls(url: str) -> None:
     assert isinstance(create_catalog_backend(url), MemoryCatalog)
-    assert isinstance(LTMBackend("memory:", url)._stores().blobs, MemoryBlobStore)
+    assert isinstance(LTMBackend("memory:", url)._runner.stores().blobs, MemoryBlobStore)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_memory_urls(url: str) -> None:
     ],
 )
 def test_local_storage(storage: Any, root: str) -> None:
-    blobs = LTMBackend("memory:", storage)._stores().blobs
+    blobs = LTMBackend("memory:", storage)._runner.stores().blobs
     assert isinstance(blobs, LocalBlobStore)
     assert blobs.uri("x") == f"{root.format(cwd=pathlib.Path.cwd())}/x"
 
@@ -349,14 +349,14 @@ def test_a_catalog_s_url_takes_no_options_beside_it() -> None:
 def test_a_backend_from_parts_or_from_one_mapping() -> None:
     parts = create_ltm_backend("memory:", "memory:", batch_size=7)
     whole = create_ltm_backend({**GOOD, "batch_size": 5}, batch_size=7)
-    assert parts._options == whole._options
+    assert parts._runner.options == whole._runner.options
     with pytest.raises(ConfigError, match=r"^storage_uri is missing; "):
         create_ltm_backend("memory:")
 
 
 def test_stores_may_be_handed_in() -> None:
     catalog, blobs = MemoryCatalog(), MemoryBlobStore()
-    stores = create_ltm_backend(catalog, blobs)._stores()
+    stores = create_ltm_backend(catalog, blobs)._runner.stores()
     assert (stores.catalog, stores.blobs) == (catalog, blobs)
 
 
@@ -417,7 +417,7 @@ def test_a_whole_number_has_its_range(name: str, low: int, high: int) -> None:
 
     for edge in (low, high):
         ltm = LTMBackend("memory:", "memory:", **options(edge))
-        assert getattr(ltm._options, name) == edge
+        assert getattr(ltm._runner.options, name) == edge
     for beyond in (low - 1, high + 1):
         with pytest.raises(ConfigError) as caught:
             LTMBackend("memory:", "memory:", **options(beyond))
@@ -430,7 +430,7 @@ def test_a_whole_number_has_its_range(name: str, low: int, high: int) -> None:
 
 @pytest.mark.parametrize("timeout", [None, 1e-9, 1, 86_400])
 def test_a_timeout_within_its_range(timeout: float | None) -> None:
-    assert LTMBackend("memory:", "memory:", timeout=timeout)._options.timeout == timeout
+    assert LTMBackend("memory:", "memory:", timeout=timeout)._runner.options.timeout == timeout
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 86_401, True, "5"])

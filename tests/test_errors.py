@@ -15,6 +15,7 @@ import pytest
 import ltm_async
 from ltm_async import (
     AccessDeniedError,
+    BlockingCallError,
     ClosedError,
     ConfigError,
     ConflictError,
@@ -45,6 +46,7 @@ TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     MissingDriverError: (LTMError, ImportError),
     InvalidEntryError: (LTMError, ValueError),
     ClosedError: (LTMError,),
+    BlockingCallError: (LTMError, RuntimeError),
     ConflictError: (LTMError,),
     StoreError: (LTMError,),
     UnavailableError: (StoreError,),

@@ -24,9 +24,14 @@ from ltm_async import (
     StoreError,
     UnavailableError,
 )
+from ltm_async.calling import Caller
 from ltm_async.deadline import Deadline, remaining_s
 
 T = TypeVar("T")
+
+
+def caller(**options: Any) -> Caller:
+    return Caller("catalog", RetryPolicy(**options), None)
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
@@ -94,7 +99,7 @@ def test_the_last_attempt_s_error_is_raised(attempts: int) -> None:
     errors = away(attempts + 1)
     store = Store(*errors)
     with pytest.raises(UnavailableError) as caught:
-        run(RetryPolicy(attempts=attempts).refused(store.call))
+        run(caller(attempts=attempts).refused(store.call))
     assert caught.value is errors[attempts - 1]
     assert len(store.called_at) == attempts
 
@@ -102,7 +107,7 @@ def test_the_last_attempt_s_error_is_raised(attempts: int) -> None:
 @pytest.mark.parametrize("failures", [0, 1, 3])
 def test_an_answer_ends_the_trying(failures: int) -> None:
     store = Store(*away(failures))
-    assert run(RetryPolicy(attempts=4).refused(store.call)) == "answer"
+    assert run(caller(attempts=4).refused(store.call)) == "answer"
     assert len(store.called_at) == failures + 1
 
 
@@ -115,7 +120,7 @@ def test_arguments_are_passed_on_each_time() -> None:
             raise UnavailableError("away")
         return number
 
-    assert run(RetryPolicy().unanswered(call, 7, text="x")) == 7
+    assert run(caller().unanswered(call, 7, text="x")) == 7
     assert seen == [(7, "x")] * 3
 
 
@@ -123,10 +128,10 @@ def test_arguments_are_passed_on_each_time() -> None:
 def test_a_lost_reply_is_asked_again_only_where_that_is_harmless(error: type[StoreError]) -> None:
     store = Store(error("lost"))
     with pytest.raises(error):
-        run(RetryPolicy().refused(store.call))
+        run(caller().refused(store.call))
     assert len(store.called_at) == 1
     store = Store(error("lost"), UnavailableError("away"))
-    assert run(RetryPolicy().unanswered(store.call)) == "answer"
+    assert run(caller().unanswered(store.call)) == "answer"
     assert len(store.called_at) == 3
 
 
@@ -150,7 +155,7 @@ def test_nothing_else_is_tried_again(error: BaseException) -> None:
     for name in ("refused", "unanswered"):
         store = Store(error, error)
         with pytest.raises(type(error)):
-            run(getattr(RetryPolicy(), name)(store.call))
+            run(getattr(caller(), name)(store.call))
         assert len(store.called_at) == 1
 
 
@@ -169,7 +174,7 @@ def test_waits_are_drawn_evenly_below_a_limit_that_doubles(
     shares: list[list[float]] = [[] for _ in limits]
     for _ in range(400):
         store = Store(*[error] * 11)
-        run(policy.refused(store.call))
+        run(Caller("catalog", policy, None).refused(store.call))
         for share, wait, limit in zip(shares, store.waits, limits, strict=True):
             share.append(wait / limit)
     for share in shares:
@@ -193,7 +198,7 @@ def test_the_wait_s_limits_are_the_policy_s() -> None:
 def test_the_wait_that_a_store_asks_for_wins(retry_after_s: float) -> None:
     """Over the base and over the cap."""
     store = Store(*[RateLimitedError("x", retry_after_s=retry_after_s)] * 3)
-    assert run(RetryPolicy().refused(store.call)) == "answer"
+    assert run(caller().refused(store.call)) == "answer"
     assert store.waits == pytest.approx([retry_after_s] * 3)
 
 
@@ -215,7 +220,7 @@ def test_a_wait_that_the_deadline_does_not_allow_is_not_begun(
         began = now()
         with pytest.raises(RateLimitedError):
             async with Deadline(1.0):
-                await RetryPolicy(attempts=2).refused(store.call)
+                await caller(attempts=2).refused(store.call)
         return now() - began
 
     store = Store(*[RateLimitedError("x", retry_after_s=retry_after_s)] * 3)
@@ -229,7 +234,7 @@ def test_no_try_begins_after_the_deadline() -> None:
         began = now()
         with pytest.raises((UnavailableError, DeadlineError)):
             async with Deadline(1.0):
-                await RetryPolicy(attempts=100).refused(store.call)
+                await caller(attempts=100).refused(store.call)
         return began, now()
 
     for seed in range(50):
@@ -243,7 +248,7 @@ def test_no_try_begins_after_the_deadline() -> None:
 
 def test_without_a_deadline_every_attempt_is_made() -> None:
     store = Store(*[RateLimitedError("x", retry_after_s=3600)] * 3)
-    answer, took = run(within(None, lambda: RetryPolicy().refused(store.call)))
+    answer, took = run(within(None, lambda: caller().refused(store.call)))
     assert answer == "answer"
     assert took == pytest.approx(3 * 3600)
 
