@@ -23,8 +23,12 @@ def checked_keys(keys: Iterable[str]) -> list[str]:
     if isinstance(keys, (str, bytes)) or not isinstance(keys, Iterable):
         raise InvalidEntryError(f"keys must be an iterable of str, not {type(keys).__name__}")
     wanted = list(keys)
-    for number, key in enumerate(wanted):
-        check_key(key, f"keys[{number}]")
+    try:
+        for key in wanted:
+            check_key(key)
+    except InvalidEntryError:
+        for number, key in enumerate(wanted):
+            check_key(key, f"keys[{number}]")  # again, to say which
     return list(dict.fromkeys(wanted))
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import json.encoder
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
@@ -27,19 +28,34 @@ MAX_DEPTH = 500
 MAX_TTL_S = 100 * 366 * 86_400
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_US = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
-_LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+FIRST_US = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+"""The instants that a datetime holds."""
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _STR_ONLY = frozenset({str})
+_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _BLOB_ID = re.compile(r"[0-9a-f]{16}-[0-9a-z]{20,64}")
 
-_encode = json.JSONEncoder(
+_encoder = json.JSONEncoder(
     sort_keys=True,
     separators=(",", ":"),
     ensure_ascii=True,
     allow_nan=False,
     check_circular=False,  # check_json has walked the value already
-).encode
+)
+
+
+def _make_encode() -> Callable[[object], str]:
+    """``_encoder.encode``, without the C encoder it makes for each call: a third of its time."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return _encoder.encode
+    to_text = json.encoder.encode_basestring_ascii
+    chunks = make(None, _encoder.default, to_text, None, ":", ",", True, False, False)
+    return lambda value: "".join(chunks(value, 0))
+
+
+_encode = _make_encode()
 
 
 class Expiry(NamedTuple):
@@ -60,6 +76,8 @@ NEVER = Expiry()
 
 def check_text(name: str, text: object, limit: int) -> None:
     """Refuse what no store can keep as text: NUL, lone surrogates, more than *limit* bytes."""
+    if type(text) is str and text.isascii() and len(text) <= limit and "\0" not in text:
+        return  # most are; the rest is for what may be wrong, and to say what
     if type(text) is not str:
         raise InvalidEntryError(f"{name} must be str, not {type(text).__name__}")
     try:
@@ -84,6 +102,8 @@ def check_json(name: str, value: object) -> None:
     Walks level by level and looks at a whole container's types at once, so that a
     large flat value costs little more than its encoding.
     """
+    if type(value) in _SCALARS:
+        return
     level: list[object] = [value]
     items_seen = 0
     for _ in range(MAX_DEPTH):
@@ -134,7 +154,25 @@ def encode(name: str, value: object, limit: int = MAX_VALUE_BYTES) -> str:
         raise InvalidEntryError(f"{name} is nested deeper than this thread's stack") from None
     if len(text) > limit:
         raise InvalidEntryError(f"{name} has {len(text)} bytes as JSON, the limit is {limit}")
+    if "\\ud" in text and any(map(_SURROGATE_PAIR.search, _strings(value))):
+        raise InvalidEntryError(
+            f"{name} has a surrogate pair as two characters; it would come back as one"
+        )
     return text
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Every string in *value*, keys included."""
+    nodes: list[object] = [value]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, str):
+            yield node
+        elif isinstance(node, Mapping):
+            nodes += node
+            nodes += node.values()
+        elif isinstance(node, list):
+            nodes += node
 
 
 def _refuse_constant(constant: str) -> NoReturn:
@@ -159,7 +197,8 @@ def decode(text: str) -> Any:
         raise CorruptError(f"stored text is not JSON: {type(exc).__name__}") from None
     if end != len(text):
         raise CorruptError("stored text has characters after its JSON")
-    if text.count("[") + text.count("{") > MAX_DEPTH:  # else it cannot be nested so deep
+    # Nesting needs brackets: where there are too few, nothing is nested too deep.
+    if end > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH:
         try:
             check_json("stored text", value)
         except InvalidEntryError as exc:
@@ -187,22 +226,9 @@ def encode_metadata(metadata: object, name: str = "metadata") -> str:
         raise InvalidEntryError(f"{name} must be a mapping, not {type(metadata).__name__}")
     text = encode(name, dict(metadata), MAX_METADATA_BYTES)
     if "\\u" in text:  # only what is escaped can hold NUL or a lone surrogate
-        _check_filterable(name, metadata)
+        for part in _strings(metadata):  # which values keep, and a column that is filtered cannot
+            check_text(name, part, MAX_METADATA_BYTES)
     return text
-
-
-def _check_filterable(name: str, metadata: Mapping[str, object]) -> None:
-    """Refuse NUL and lone surrogates: values keep them, a column that is filtered cannot."""
-    nodes: list[object] = [metadata]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, str):
-            check_text(name, node, MAX_METADATA_BYTES)
-        elif isinstance(node, Mapping):
-            nodes += node
-            nodes += node.values()
-        elif isinstance(node, list):
-            nodes += node
 
 
 def to_expiry(ttl: object = None, expires_at: object = None) -> Expiry:
@@ -237,11 +263,6 @@ def to_expiry(ttl: object = None, expires_at: object = None) -> Expiry:
 
 def to_datetime(instant_us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=instant_us)
-
-
-def is_instant(instant_us: int) -> bool:
-    """Within the years 1 to 9999, which is what a datetime holds."""
-    return _FIRST_US <= instant_us <= _LAST_US
 
 
 def shown(value: object) -> str:

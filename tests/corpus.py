@@ -179,6 +179,14 @@ BAD_VALUES: Mapping[str, tuple[Callable[[], Any], str]] = {
         f"value is {_TOO_DEEP}",
     ),
     "cycle": (contains_itself, f"value is {_TOO_DEEP}"),
+    "surrogate pair": (
+        lambda: ["\ud83d" + "\ude00"],
+        "value has a surrogate pair as two characters; it would come back as one",
+    ),
+    "surrogate pair in a key": (
+        lambda: {"\ud83d" + "\ude00": 1},
+        "value has a surrogate pair as two characters; it would come back as one",
+    ),
     "int and str keys": (lambda: {1: "a", "1": "b"}, "value has a dict key that is not str"),
     "None as key": (lambda: [{None: 1}], "value has a dict key that is not str"),
     "subclass as key": (lambda: {Text("k"): 1}, "value has a dict key that is not str"),

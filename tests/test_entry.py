@@ -295,3 +295,12 @@ def test_the_end_of_a_prefix_parts_the_keys(prefix: str) -> None:
     for key in (*GOOD_KEYS, *(prefix + key for key in GOOD_KEYS)):
         between = key >= prefix and (end is None or key < end)
         assert between is key.startswith(prefix)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["ü\0\ud800", {"b": [1, -0.0, 1e16, 1e-7, True, None], "a": {"": "x"}}, [], 10**400, 1.5],
+)
+def test_the_encoding_is_that_of_the_standard_library(value: Any) -> None:
+    """Byte for byte and for ever: hashes are taken of it."""
+    assert encode("value", value) == json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -82,9 +82,11 @@ async def test_closing_leaves_one_file_and_no_thread(
 ) -> None:
     await catalog.track_entry(SPACE, small("k"), write_id=new_write_id())
     assert any("ltm-sqlite" in thread.name for thread in threading.enumerate())
+    ending = [thread for thread in threading.enumerate() if "ltm-sqlite" in thread.name]
     await catalog.aclose()
-    await asyncio.sleep(0.05)
-    assert not any("ltm-sqlite" in thread.name for thread in threading.enumerate())
+    for thread in ending:
+        await asyncio.to_thread(thread.join, 10)
+        assert not thread.is_alive()
     assert [file.name for file in await asyncio.to_thread(lambda: [*tmp_path.iterdir()])] == [
         "ltm.db"
     ]
@@ -209,14 +211,15 @@ async def test_statements_do_not_grow_with_the_batch(catalog: SQLiteCatalog) -> 
 
 async def test_a_lock_held_elsewhere_is_waited_for(catalog: SQLiteCatalog, path: str) -> None:
     ltm = LTMBackend(catalog, "memory:", on_unavailable="raise")
-    released = threading.Event()
+    held, released = threading.Event(), threading.Event()
 
     def hold() -> None:
         with locked(path):
+            held.set()
             released.wait(10)
 
     holding = asyncio.create_task(asyncio.to_thread(hold))
-    await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(held.wait, 10)
     storing = asyncio.create_task(ltm.store("k", 1))
     await asyncio.sleep(0.3)
     assert not storing.done()
@@ -229,14 +232,15 @@ async def test_a_lock_held_elsewhere_is_waited_for(catalog: SQLiteCatalog, path:
 async def test_a_write_whose_time_is_up_never_happens(catalog: SQLiteCatalog, path: str) -> None:
     """It waits for a lock, its caller goes, the lock is released: nothing is written."""
     ltm = LTMBackend(catalog, "memory:", on_unavailable="raise")
-    released = threading.Event()
+    held, released = threading.Event(), threading.Event()
 
     def hold() -> None:
         with locked(path):
+            held.set()
             released.wait(10)
 
     holding = asyncio.create_task(asyncio.to_thread(hold))
-    await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(held.wait, 10)
     with pytest.raises(DeadlineError):
         await ltm.store("k", 1, timeout=0.2)
     released.set()
@@ -406,14 +410,25 @@ print(asyncio.run(ltm.store("k", "x" * 5000)).stored)
 
 async def test_writes_that_wait_together_share_a_commit(catalog: SQLiteCatalog) -> None:
     statements: list[str] = []
-    await catalog._write(lambda conn, _now: conn.set_trace_callback(statements.append))
+    all_wait = threading.Event()
+
+    def hold(conn: sqlite3.Connection, _now: int) -> None:
+        conn.set_trace_callback(statements.append)
+        all_wait.wait(10)
+
+    holding = asyncio.create_task(catalog._write(hold))
     writes = [
-        catalog.track_entry(SPACE, small(f"k{n}", str(n)), write_id=new_write_id())
+        asyncio.create_task(
+            catalog.track_entry(SPACE, small(f"k{n}", str(n)), write_id=new_write_id())
+        )
         for n in range(40)
     ]
+    await asyncio.sleep(0)
+    all_wait.set()
+    await holding
     outcomes = await asyncio.gather(*writes)
     assert len({written.version for written in outcomes}) == 40
-    assert statements.count("COMMIT") <= 10
+    assert statements.count("COMMIT") <= 2
     rows = await catalog.get_entries_batch(SPACE, [f"k{n}" for n in range(40)])
     assert {row.key: row.inlined_value for row in rows} == {f"k{n}": str(n) for n in range(40)}
 
@@ -461,14 +476,15 @@ async def test_a_commit_that_fails_fails_all_that_share_it(catalog: SQLiteCatalo
 async def test_one_that_is_withdrawn_leaves_the_others_alone(
     catalog: SQLiteCatalog, path: str
 ) -> None:
-    released = threading.Event()
+    held, released = threading.Event(), threading.Event()
 
     def hold() -> None:
         with locked(path):
+            held.set()
             released.wait(10)
 
     holding = asyncio.create_task(asyncio.to_thread(hold))
-    await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(held.wait, 10)
     tasks = [
         asyncio.create_task(catalog.track_entry(SPACE, small(f"k{n}"), write_id=new_write_id()))
         for n in range(6)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from ...clock import system_clock
-from ...entry import Expiry, prefix_end
+from ...entry import NEVER, Expiry, prefix_end
 from ...errors import (
     ClosedError,
     ConfigError,
@@ -93,7 +93,7 @@ class SQLiteCatalog(Catalog):
     ) -> Written:
         def commit(conn: sqlite3.Connection, now: int) -> Written:
             keys = json.dumps([write.key for write in writes])
-            present = {row[0]: row[1:] for row in conn.execute(sql.PRESENT, (keys, namespace))}
+            present = {row[0]: row for row in conn.execute(sql.PRESENT, (keys, namespace))}
             (version,) = conn.execute(sql.NEXT_VERSION).fetchone()
             fresh = [write.blob_id for write in writes if write.blob_id is not None]
             if fresh:
@@ -109,22 +109,27 @@ class SQLiteCatalog(Catalog):
             for write in writes:
                 key, content_hash, byte_size, inlined, blob_id, metadata, expiry, expected = write
                 created_at = now
-                old = present.get(key)
-                if old is not None and _is_live(old[3], now):
-                    created_at = old[4] if 0 <= old[4] <= now else now  # a forged one heals
-                    if old[1] == content_hash:
-                        unchanged.append(key)
-                    if expected is not None and expected != old[0]:
-                        raise ConflictError.between(key, expected, old[0])
+                held_hash = held_blob_id = None
+                if key in present:
+                    _, held_version, held_hash, held_blob_id, ends_at, made_at = present[key]
+                    if ends_at is None or ends_at > now:
+                        if 0 <= made_at <= now:  # a forged one heals
+                            created_at = made_at
+                        if held_hash == content_hash:
+                            unchanged.append(key)
+                        if expected is not None and expected != held_version:
+                            raise ConflictError.between(key, expected, held_version)
+                    elif expected:
+                        raise ConflictError.between(key, expected, None)
                 elif expected:
                     raise ConflictError.between(key, expected, None)
-                expires_at = expiry.resolve(now)
-                if expires_at is not None:
+                expires_at = None
+                if expiry is not NEVER and (expires_at := expiry.resolve(now)) is not None:
                     ends[key] = expires_at
                 if inlined is None and blob_id is None:
-                    if old is None or old[2] is None or old[1] != content_hash:
+                    if held_blob_id is None or held_hash != content_hash:
                         raise FencedError("sqlite: the value to renew changed", store=self.name)
-                    kept.append(old[2])
+                    kept.append(held_blob_id)
                     renewals.append(
                         (version, write_id, metadata, expires_at, created_at, now, namespace, key)
                     )
@@ -148,7 +153,7 @@ class SQLiteCatalog(Catalog):
             conn.executemany(sql.UPSERT, upserts)
             conn.executemany(sql.RENEW, renewals)
             # No other writer is in a transaction now, so what was live is what the rows named.
-            if any(old[2] is not None for old in present.values()):
+            if any(row[3] is not None for row in present.values()):
                 conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, json.dumps(kept)))
             return Written(version, unchanged, ends)
 
