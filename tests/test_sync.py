@@ -855,6 +855,8 @@ class TestProcesses:
                 print(ltm.retrieve("k")["value"])
             begun = threading.Event()
             ltm = SyncLTMBackend(URL, BLOBS)
+            ltm.store("k", 1)
+            ltm.retrieve("k")  # Python 3.12 starts no thread any more when the main one has ended
             background(work, daemon=False)
             begun.wait()
         """
@@ -981,9 +983,10 @@ from ltm_async import SyncLTMBackend
 
 def late() -> None:
     threading.main_thread().join()
-    with SyncLTMBackend("memory:", "memory:") as ltm:
-        print(ltm.store("k", "x" * 2_000_000)["stored"])
+    print(ltm.store("k", "x" * 2_000_000)["stored"])
 
+ltm = SyncLTMBackend("memory:", "memory:")
+ltm.stats()
 threading.Thread(target=late).start()
 """
     done = subprocess.run(
