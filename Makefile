@@ -18,9 +18,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 made := $(VENV)/.made-$(VERSION)
 installed := $(VENV)/.installed-$(VERSION)
 installed_dev := $(VENV)/.installed-dev-$(VERSION)
+ministack := .venv-servers/.installed-1.5.33
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check wheel format bench clean venv-package
+.PHONY: help setup demo test servers check wheel format bench clean venv-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,8 +31,11 @@ setup: $(installed_dev) ## Install the package and every tool of this file into 
 demo: $(installed) ## Remember real texts, read them back and prove it; ARGS=--fresh starts over
 	$(BIN)/python -m ltm_async.demo $(ARGS)
 
-test: $(installed_dev) ## Run the tests, as many at once as there are cores, at most 8; ARGS='-k batch'
+test: $(installed_dev) servers ## Run the tests, as many at once as there are cores, at most 8; ARGS='-k batch'
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+servers: $(ministack) ## Install the servers that the tests run on: PostgreSQL, PgBouncer, MiniStack
+	@sh tests/servers/install-debian-packages
 
 check: $(installed_dev) ## Format, lint, types, import layers, and the built wheel
 	$(BIN)/ruff format --check .
@@ -56,7 +60,7 @@ format: $(installed_dev) ## Format, and repair what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(installed_dev) ## Run the benchmarks and print their report; ARGS='-k import'
+bench: $(installed_dev) servers ## Run the benchmarks and print their report; ARGS='-k import'
 	$(BIN)/python -m bench.report $(ARGS)
 
 clean: ## Delete the environments, caches and the demo's data
@@ -69,6 +73,12 @@ $(installed): $(made) pyproject.toml
 
 $(installed_dev): $(made) pyproject.toml
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+# Apart from ours: it wants another botocore than aiobotocore does.
+$(ministack): $(made)
+	$(RUN) -m venv --clear .venv-servers
+	.venv-servers/bin/python -m pip install --quiet --disable-pip-version-check ministack==1.5.33
 	@touch $@
 
 $(made):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import blockbuster_ctx
 
+pytest_plugins = ["tests.servers.fixtures"]
 pytest.register_assert_rewrite("ltm_async.testing")
 
 
