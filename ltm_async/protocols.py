@@ -212,7 +212,9 @@ class Catalog(Protocol):
     async def reserve_blobs(
         self, namespace: str, blobs: Sequence[Reservation], *, lease_us: int
     ) -> Mapping[str, str]:
-        """Enter *blobs* as pending until the lease ends. Repeating it is harmless.
+        """Enter *blobs*, whose names were never sent before, as pending until the lease ends.
+
+        One that is delivered twice all the same is entered once.
 
         Returns:
             The keys whose row, live or expired, holds this content as a blob already, with

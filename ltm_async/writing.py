@@ -61,7 +61,7 @@ async def write_batch(stores: Stores, drafts: Sequence[Draft]) -> Stored:
 
 async def _attempt(stores: Stores, drafts: Sequence[Draft], write_id: str) -> Stored:
     large = [draft for draft in drafts if draft.byte_size >= stores.inline_threshold]
-    blob_ids = {draft.key: new_blob_id(draft.content_hash) for draft in large}
+    blob_ids: dict[str, str] = {}
     try:
         renewed = await _bring_up(stores, large, blob_ids) if large else {}
         writes = [_to_write(stores, draft, blob_ids) for draft in drafts]
@@ -92,21 +92,27 @@ async def _bring_up(
 
 
 async def _reserve(
-    stores: Stores, large: Sequence[Draft], blob_ids: Mapping[str, str]
+    stores: Stores, large: Sequence[Draft], blob_ids: dict[str, str]
 ) -> Mapping[str, str]:
-    blobs = [
-        Reservation(
-            blob_ids[draft.key],
-            draft.key,
-            # What is damaged must not be taken for the same content.
-            "" if draft.key in stores.damaged else draft.content_hash,
-            draft.byte_size,
-        )
-        for draft in large
-    ]
-    return await stores.to_catalog.unanswered(
-        stores.catalog.reserve_blobs, stores.namespace, blobs, lease_us=LEASE_US
-    )
+    """Reserve a name for each draft, put into *blob_ids*; return what is there already."""
+
+    async def reserve() -> Mapping[str, str]:
+        # A name is sent once. Sent again, its first reservation could arrive after the blob was
+        # collected, and would let a commit pass that names nothing.
+        blob_ids.update((draft.key, new_blob_id(draft.content_hash)) for draft in large)
+        blobs = [
+            Reservation(
+                blob_ids[draft.key],
+                draft.key,
+                # What is damaged must not be taken for the same content.
+                "" if draft.key in stores.damaged else draft.content_hash,
+                draft.byte_size,
+            )
+            for draft in large
+        ]
+        return await stores.catalog.reserve_blobs(stores.namespace, blobs, lease_us=LEASE_US)
+
+    return await stores.to_catalog.unanswered(reserve)
 
 
 async def _upload(stores: Stores, drafts: Sequence[Draft], blob_ids: Mapping[str, str]) -> None:

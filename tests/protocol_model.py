@@ -2,7 +2,7 @@
 
 The adversary may stop any process for ever before any step, deliver any message to either store
 long after its sender gave up, deliver those that are sent again more than once, lose any reply,
-and end any lease or grace at any moment: no clock is assumed, but where a scenario says so.
+and end any lease or grace at any moment: no clock is assumed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Flaw(enum.Enum):
     ABANDONS_LIVE = "abandoning kills blobs that a row names already"
     READS_ONCE = "a reader takes a blob for corrupt without reading the row again"
     FORGETS_FIRST = "a collection forgets a blob before its object is deleted"
-    LATE_RESERVATIONS = "a reservation sent twice may arrive after its lease was collected"
+    RESERVES_AGAIN = "a reservation whose reply was lost is sent again under the same name"
 
 
 class Row(NamedTuple):
@@ -210,7 +210,8 @@ def _deliveries(state: State, flaw: Flaw | None) -> Iterator[Step]:
             f"reservation of {message.blob} arrives",
             after._replace(reserves=after.reserves - {message}),
         )
-        yield f"reservation of {message.blob} arrives, not for the last time", after
+        if flaw is Flaw.RESERVES_AGAIN:
+            yield f"reservation of {message.blob} arrives, not for the last time", after
     for blob in state.puts:
         landed = state._replace(objects=state.objects | {blob})
         if state.blob(blob) is None or blob in state.gone:
@@ -428,9 +429,6 @@ def _collector(turn: _Turn, flaw: Flaw | None) -> Iterator[Step]:
     """Any number of collections, and leases that end whenever it hurts."""
     state = turn.state
     for name, blob in state.ledger:
-        waits = any(message.blob == name for message in state.reserves)
-        if waits and flaw is not Flaw.LATE_RESERVATIONS:
-            continue  # the one assumption on time: a lease and a grace outlast this message
         if blob.state == PENDING:
             yield f"the lease of {name} ends", state.entering(name, blob._replace(state=DEAD))
         if blob.state != DEAD:
@@ -537,5 +535,5 @@ REFUTED_BY: dict[Flaw, str] = {
     Flaw.ABANDONS_LIVE: "one writer",
     Flaw.READS_ONCE: "writer, delete, reader",
     Flaw.FORGETS_FIRST: "one writer",
-    Flaw.LATE_RESERVATIONS: "one writer",
+    Flaw.RESERVES_AGAIN: "one writer",
 }
