@@ -42,6 +42,7 @@ from .results import (
 from .retry import RetryPolicy
 from .running import Runner
 from .stores import Stores
+from .transfer import both
 
 MAX_LIST = 1000
 MAX_CLEANUP = 100_000
@@ -153,16 +154,7 @@ class LTMBackend:
 
     async def __aenter__(self) -> Self:
         try:
-            async with Deadline(self._runner.options.timeout):
-                stores = self._runner.stores()
-                await stores.to_catalog.unanswered(stores.catalog.open)
-                await stores.to_blobs.unanswered(stores.blobs.open)
-        except StoreError as exc:
-            try:
-                self._runner.operational(exc)
-            except StoreError:
-                await self.aclose()
-                raise
+            await self.open()
         except BaseException:
             await self.aclose()
             raise
@@ -175,6 +167,22 @@ class LTMBackend:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    async def open(self) -> None:
+        """Connect to both stores now, within the backend's timeout; else the first call does.
+
+        Raises:
+            StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        try:
+            async with Deadline(self._runner.options.timeout):
+                stores = self._runner.stores()
+                await both(
+                    stores.to_catalog.unanswered(stores.catalog.open),
+                    stores.to_blobs.unanswered(stores.blobs.open),
+                )
+        except StoreError as exc:
+            self._runner.operational(exc)
 
     async def aclose(self) -> None:
         """Close the stores that this backend made, within 10 seconds. Twice is fine."""

@@ -280,6 +280,14 @@ class SyncLTMBackend:
     ) -> None:
         self.close()
 
+    def open(self) -> None:
+        """Connect to both stores now; else the first call does.
+
+        Raises:
+            StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        self._run(self._ltm.open)
+
     def close(self) -> None:
         """Close the stores that this backend made, within 10 seconds. Twice is fine."""
         self._run(self._ltm.aclose)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -101,6 +101,16 @@ async def fan_out(
         async with asyncio.TaskGroup() as group:
             for _ in range(min(count, len(items))):
                 group.create_task(work())
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from failures
+
+
+async def both(one: Coroutine[Any, Any, object], other: Coroutine[Any, Any, object]) -> None:
+    """Run two side by side; the first failure ends the other, and is raised itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(one)
+            group.create_task(other)
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from failures
 
