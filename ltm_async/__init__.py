@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .blobs.local import LocalBlobStore
     from .blobs.memory import MemoryBlobStore
     from .catalogs.memory import MemoryCatalog
+    from .catalogs.postgres import PostgresCatalog as PostgresCatalog
     from .catalogs.sqlite import SQLiteCatalog
     from .entry import compute_content_hash
     from .errors import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .factories import create_catalog_backend, create_ltm_backend
     from .protocols import BlobStore, Catalog
     from .retry import RetryPolicy
+    from .serverless import handler, preload, run
     from .sync import SyncLTMBackend
 
 __version__ = "0.1.0"
@@ -66,9 +68,12 @@ _HOMES = {
     "factories": ("create_catalog_backend", "create_ltm_backend"),
     "protocols": ("BlobStore", "Catalog"),
     "retry": ("RetryPolicy",),
+    "serverless": ("handler", "preload", "run"),
     "sync": ("SyncLTMBackend",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
+_DRIVEN = ("PostgresCatalog",)
+"""Adapters whose driver an extra brings; not in ``__all__``, so that ``import *`` needs none."""
 
 __all__ = [
     "AccessDeniedError",
@@ -99,18 +104,27 @@ __all__ = [
     "compute_content_hash",
     "create_catalog_backend",
     "create_ltm_backend",
+    "handler",
+    "preload",
+    "run",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+    value: Any
+    if name in _DRIVEN:
+        from .registry import ADAPTERS
 
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+        value = ADAPTERS[name].load()
+    elif name in _HOME:
+        import importlib
+
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted((*__all__, *_DRIVEN))

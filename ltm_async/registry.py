@@ -7,6 +7,7 @@ import importlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, cast
+from urllib.parse import unquote
 
 from .config import check_names, expand_env
 from .entry import shown
@@ -18,9 +19,32 @@ from .protocols import BlobStore, Catalog
 class Option:
     """What an adapter's option may be, so that a wrong one is refused before its import."""
 
+    kind: type = str
+    """``str``, ``int`` or ``bool``; each may also be given as text, as URLs and variables do."""
     choices: tuple[str, ...] = ()
     """All there are; empty for any text."""
     required: bool = False
+
+    def checked(self, what: str, value: object) -> object:
+        """*value* as its kind, or ConfigError."""
+        if type(value) is self.kind is not str:
+            return value
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise ConfigError(f"{what} must be {_KINDS[self.kind]}, not {shown(value)}")
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"{what} is {shown(value)}, there are {', '.join(self.choices)}")
+        try:
+            return _FROM_TEXT[self.kind](value)
+        except (KeyError, ValueError):
+            raise ConfigError(f"{what} must be {_KINDS[self.kind]}, not {shown(value)}") from None
+
+
+_KINDS = {str: "text", int: "a whole number", bool: "true or false"}
+_FROM_TEXT: Mapping[type, Callable[[str], object]] = {
+    str: str,
+    int: int,
+    bool: {"true": True, "false": False}.__getitem__,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,6 +55,8 @@ class Adapter:
     name: str
     extra: str
     options: Mapping[str, Option]
+    check: Callable[[Mapping[str, Any]], None] | None = None
+    """What the constructor would find wrong, found without the driver."""
 
     def load(self) -> Callable[..., Any]:
         """Import the class.
@@ -50,6 +76,28 @@ class Adapter:
         return cast("Callable[..., Any]", getattr(module, self.name))
 
 
+def _check_postgres(options: Mapping[str, Any]) -> None:
+    from .dsn import Address
+    from .schema import check_schema
+
+    Address.of(options["dsn"])
+    check_schema(options.get("schema", "public"))
+
+
+_POSTGRES = Adapter(
+    "catalogs.postgres",
+    "PostgresCatalog",
+    "postgres",
+    {
+        "dsn": Option(required=True),
+        "schema": Option(),
+        "min_size": Option(int),
+        "max_size": Option(int),
+        "pooler": Option(bool),
+        "install": Option(bool),
+    },
+    _check_postgres,
+)
 CATALOGS: Mapping[str, Adapter] = {
     "sqlite": Adapter(
         "catalogs.sqlite",
@@ -57,6 +105,8 @@ CATALOGS: Mapping[str, Adapter] = {
         "",
         {"path": Option(required=True), "synchronous": Option(choices=("FULL", "NORMAL"))},
     ),
+    "postgresql": _POSTGRES,
+    "postgres": _POSTGRES,
     "memory": Adapter("catalogs.memory", "MemoryCatalog", "", {}),
 }
 BLOB_STORES: Mapping[str, Adapter] = {
@@ -83,6 +133,8 @@ def plan_catalog(spec: object) -> Callable[[], Catalog]:
         raise ConfigError("catalog is no URL; a file is written sqlite:///path/to/memory.db")
     if scheme == "sqlite":
         return _plan("catalog", CATALOGS, scheme, _sqlite_options(rest))
+    if CATALOGS.get(scheme) is _POSTGRES:
+        return _plan("catalog", CATALOGS, scheme, _postgres_options(spec))
     if scheme == "memory" and rest not in ("", "//"):
         raise ConfigError("catalog 'memory:' takes nothing after its colon")
     return _plan("catalog", CATALOGS, scheme, {})
@@ -126,18 +178,15 @@ def _plan(
     adapter = known[name]
     check_names(f"{what} {name!r}", options, adapter.options)
     for option, allowed in adapter.options.items():
-        if option in options:
-            _check_option(f"{what} {name!r}: {option}", options[option], allowed)
-        elif allowed.required:
+        if allowed.required and option not in options:
             raise ConfigError(f"{what} {name!r} needs the option {option!r}")
-    return lambda: adapter.load()(**options)
-
-
-def _check_option(what: str, value: object, allowed: Option) -> None:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ConfigError(f"{what} must be text, not {shown(value)}")
-    if allowed.choices and value not in allowed.choices:
-        raise ConfigError(f"{what} is {shown(value)}, there are {', '.join(allowed.choices)}")
+    checked = {
+        option: adapter.options[option].checked(f"{what} {name!r}: {option}", value)
+        for option, value in options.items()
+    }
+    if adapter.check is not None:
+        adapter.check(checked)
+    return lambda: adapter.load()(**checked)
 
 
 def _sqlite_options(rest: str) -> dict[str, str]:
@@ -155,6 +204,24 @@ def _sqlite_options(rest: str) -> dict[str, str]:
             raise ConfigError(f"the SQLite URL gives {name} twice")
         options[name] = value
     return options
+
+
+def _postgres_options(url: str) -> dict[str, str]:
+    """Our options are taken out of the URL's query; the rest of it is the driver's."""
+    location, mark, query = url.partition("?")
+    ours = _POSTGRES.options.keys() - {"dsn"}
+    options: dict[str, str] = {}
+    theirs: list[str] = []
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name not in ours:
+            theirs.append(part)
+        elif name in options:
+            raise ConfigError(f"the PostgreSQL URL gives {name} twice")
+        else:
+            options[name] = unquote(value)
+    rest = "&".join(theirs)
+    return {"dsn": f"{location}{mark}{rest}" if rest else location, **options}
 
 
 def _kind(value: object) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import weakref
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from .worker import PerProcess
@@ -50,11 +50,16 @@ class Shared(Generic[K, T]):
     was closed in another way is dropped; one inherited over a fork is left untouched.
 
     Args:
-        connect: Opens the resource of a key, and closes it in bounded time.
+        connect: Opens the resource of a key.
+        close: Closes it, in bounded time. Neither may be an asynchronous generator, nor a context
+            manager made of one: the end of a loop would close that by itself, at the same time.
     """
 
-    def __init__(self, connect: Callable[[K], contextlib.AbstractAsyncContextManager[T]]) -> None:
+    def __init__(
+        self, connect: Callable[[K], Awaitable[T]], close: Callable[[T], Awaitable[None]]
+    ) -> None:
         self._connect = connect
+        self._close = close
         self._slots: PerProcess[dict[tuple[int, K], _Slot[K, T]]] = PerProcess(dict)
 
     def share(self, key: K) -> Share[K, T]:
@@ -82,11 +87,12 @@ class Shared(Generic[K, T]):
 
     async def _live(self, slot: _Slot[K, T], key: K) -> AsyncGenerator[T, None]:
         """Open, and close when told: by its ``aclose``, which the end of a loop calls too."""
-        async with self._connect(key) as resource:
-            try:
-                yield resource
-            finally:
-                slot.resource = slot.life = None
+        resource = await self._connect(key)
+        try:
+            yield resource
+        finally:
+            slot.resource = slot.life = None
+            await self._close(resource)
 
 
 class Share(Generic[K, T]):

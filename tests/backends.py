@@ -11,13 +11,17 @@ from ltm_async import (
     LTMBackend,
     MemoryBlobStore,
     MemoryCatalog,
+    PostgresCatalog,
     RetryPolicy,
     SQLiteCatalog,
 )
 from ltm_async.protocols import BlobStore, Catalog
 from ltm_async.testing import Faults, ManualClock, faulty_blob_store, faulty_catalog
 
-PAIRS = ("sqlite+local", "sqlite memory+memory", "memory+memory")
+from . import databases
+
+EMBEDDED_PAIRS = ("sqlite+local", "sqlite memory+memory", "memory+memory")
+PAIRS = (*EMBEDDED_PAIRS, "postgres+local")
 QUICK = RetryPolicy(base_s=0.001, cap_s=0.002, throttled_base_s=0.001)
 
 
@@ -49,6 +53,11 @@ def make_rig(pair: str, folder: pathlib.Path, faults: Faults | None = None, **op
     blobs: BlobStore
     if pair == "sqlite+local":
         catalog = SQLiteCatalog(str(folder / "ltm.db"), clock=clock)
+        blobs = LocalBlobStore(folder / "blobs")
+    elif pair == "postgres+local":
+        database = databases.current()
+        clock = database.clock_at(None)
+        catalog = PostgresCatalog(database.dsn, schema=database.schema)
         blobs = LocalBlobStore(folder / "blobs")
     else:
         blobs = MemoryBlobStore(clock=clock)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import blockbuster_ctx
 
-pytest_plugins = ["tests.servers.fixtures"]
+pytest_plugins = ["tests.servers.fixtures", "tests.databases"]
 pytest.register_assert_rewrite("ltm_async.testing")
 
 
@@ -17,4 +17,11 @@ def no_blocking_calls() -> Iterator[None]:
     with blockbuster_ctx("ltm_async", excluded_modules=["ltm_async.testing"]) as guard:
         # The current folder is asked for, not read from a disk.
         guard.functions["os.path.abspath"].can_block_in("ltm_async/blobs/local.py", {"__init__"})
+        # asyncpg looks for ~/.pgpass and ~/.postgresql at each connect.
+        for call in ("os.stat", "os.path.abspath", "io.TextIOWrapper.read"):
+            if call in guard.functions:
+                guard.functions[call].can_block_in(
+                    "asyncpg/connect_utils.py",
+                    {"_read_password_file", "_parse_connect_dsn_and_args", "_dot_postgresql_path"},
+                )
         yield

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +27,11 @@ from ltm_async import (
     create_ltm_backend,
     registry,
 )
+from ltm_async.catalogs.postgres.pool import PoolKey
 from ltm_async.config import expand_env
+from ltm_async.dsn import Address
 
+CATALOG_NAMES = "sqlite, postgresql, postgres, memory"
 ENVIRON = {"NAME": "value", "EMPTY": "", "NESTED": "${NAME}"}
 
 # Environment variables
@@ -241,8 +245,8 @@ def test_sqlite_urls(url: str, path: str) -> None:
         ("sqlite:///", "a SQLite URL has three slashes before its path: sqlite:///memory.db"),
         ("memory.db", "catalog is no URL; a file is written sqlite:///path/to/memory.db"),
         ("", "catalog is no URL; a file is written sqlite:///path/to/memory.db"),
-        ("SQLITE:///x.db", "catalog: there is no 'SQLITE'; there are sqlite, memory"),
-        ("mysql://host/db", "catalog: there is no 'mysql'; there are sqlite, memory"),
+        ("SQLITE:///x.db", f"catalog: there is no 'SQLITE'; there are {CATALOG_NAMES}"),
+        ("mysql://host/db", f"catalog: there is no 'mysql'; there are {CATALOG_NAMES}"),
         ("memory:x", "catalog 'memory:' takes nothing after its colon"),
         ("memory://x", "catalog 'memory:' takes nothing after its colon"),
     ],
@@ -253,10 +257,48 @@ def test_a_wrong_catalog_url_is_refused(url: str, message: str) -> None:
     assert str(caught.value) == message
 
 
-def test_a_url_with_a_password_is_not_repeated() -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgre://me:hunter2@host/db",
+        "postgresql://me:hunter2@host:port/db",
+        "postgresql://me:hunter2@host:70000/db",
+        "postgresql://me:hunter2@[::1/db",
+        "postgresql://me:hunter2#@host/db",
+        "postgresql:me:hunter2@host/db",
+        "postgresql://me:hunter2@host/db?schema=hunter2!",
+        "postgresql://me:hunter2@host/db?max_size=many",
+        "postgresql://me:hunter2@host/db?pooler=perhaps",
+        "postgresql://me:hunter2@host/db?schema=a&schema=b",
+        "postgresql://me:hunter2@host/db?sslmode",
+        "postgresql://me:hunter2@host/db%00",
+    ],
+)
+def test_a_wrong_url_with_a_password_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        LTMBackend("postgre://me:hunter2@host/db", "memory:")
-    assert "hunter2" not in str(caught.value)
+        LTMBackend(url, "memory:")
+    text = "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in text.replace(repr(url), "")
+
+
+def test_postgres_urls() -> None:
+    catalog = create_catalog_backend(
+        "postgresql://me:hunter2@db.example:5433/agents?sslmode=require&schema=memory"
+        "&max_size=2&pooler=true&min_size=0&install=false"
+    )
+    assert repr(catalog) == "PostgresCatalog('postgresql://me@db.example:5433/agents')"
+    assert catalog._share._key == PoolKey(  # type: ignore[attr-defined]
+        Address.of("postgresql://me:hunter2@db.example:5433/agents?sslmode=require"),
+        schema="memory",
+        min_size=0,
+        max_size=2,
+        pooler=True,
+        install=False,
+    )
+    same = create_catalog_backend(
+        "postgres", dsn="postgresql://me:${PASSWORD:-x}@localhost/db", max_size="3", install=True
+    )
+    assert same._share._key.max_size == 3  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("url", ["memory:", "memory://"])

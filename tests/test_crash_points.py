@@ -14,9 +14,9 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import pytest
 
@@ -41,6 +41,7 @@ from .crash.operations import (
     Attempt,
     Files,
     InMemory,
+    OnPostgres,
     Operation,
     Pair,
     Told,
@@ -48,6 +49,8 @@ from .crash.operations import (
     large,
     prepare,
 )
+from .databases import Console, Database
+from .servers.postgres import Postgres
 
 KILLS = (Mode.KILL_BEFORE.value, Mode.KILL_AFTER.value)
 CANCELS = (Mode.CANCEL_BEFORE.value, Mode.CANCEL_AFTER.value)
@@ -63,7 +66,8 @@ class Setting(NamedTuple):
     name: str
     modes: Sequence[str]
     retries: bool
-    in_memory: bool = False
+    stores: str = "files"
+    """``files``, ``memory`` or a pair with a server."""
     reply_lost: bool = False
     """One step loses its reply, and then each step that follows is broken as well."""
 
@@ -73,8 +77,10 @@ SETTINGS = (
     Setting("files, retries", IN_PROCESS, retries=True),
     Setting("files, reply lost", MODES, retries=False, reply_lost=True),
     Setting("files, retries, reply lost", MODES, retries=True, reply_lost=True),
-    Setting("memory", IN_PROCESS, retries=False, in_memory=True),
-    Setting("memory, retries", IN_PROCESS, retries=True, in_memory=True),
+    Setting("memory", IN_PROCESS, retries=False, stores="memory"),
+    Setting("memory, retries", IN_PROCESS, retries=True, stores="memory"),
+    Setting("postgres+local", MODES, retries=False, stores="postgres+local"),
+    Setting("postgres+local, retries", IN_PROCESS, retries=True, stores="postgres+local"),
 )
 
 
@@ -118,8 +124,51 @@ class Row(NamedTuple):
     broken: list[tuple[Cell, str]]
 
 
-class Scene:
-    """Copies of one prepared state."""
+class Scene(Protocol):
+    """One prepared state, and what can be seen in it."""
+
+    now_us: int
+    look: Look
+
+    def copy(self) -> contextlib.AbstractContextManager[Pair]:
+        """The stores in that state, for one run."""
+        ...
+
+
+class MemoryScene(Scene):
+    @contextlib.contextmanager
+    def copy(self) -> Iterator[Pair]:
+        clock = ManualClock()
+        pair = InMemory(clock)
+        asyncio.run(prepare(pair, clock))
+        self.look, self.now_us = look_at(pair), clock()
+        yield pair
+
+
+class PostgresScene(Scene):
+    """The rows of one schema, copied into another."""
+
+    def __init__(self, folder: Path, server: Postgres, console: Console) -> None:
+        self._folder = folder
+        self._numbers = itertools.count()
+        self._template, self._used = (Database(server, console) for _ in range(2))
+        clock = self._template.clock_at(None)
+        pair = OnPostgres(folder / "template", self._template.place)
+        asyncio.run(prepare(pair, clock))
+        self.now_us = clock()
+        self.look = look_at(pair)
+
+    @contextlib.contextmanager
+    def copy(self) -> Iterator[Pair]:
+        self._used.fill_from(self._template)
+        folder = self._folder / str(next(self._numbers))
+        shutil.copytree(self._folder / "template", folder)
+        yield OnPostgres(folder, self._used.place)
+        shutil.rmtree(folder)
+
+
+class FileScene(Scene):
+    """Copies of one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -146,8 +195,29 @@ class Scene:
 
 
 @pytest.fixture(scope="session")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    return Scene(tmp_path_factory.mktemp("scene"))
+def scene(tmp_path_factory: pytest.TempPathFactory) -> FileScene:
+    return FileScene(tmp_path_factory.mktemp("scene"))
+
+
+@pytest.fixture(scope="session")
+def postgres_scene(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres, console: Console
+) -> Scene:
+    return PostgresScene(tmp_path_factory.mktemp("postgres-scene"), postgres_server, console)
+
+
+@pytest.fixture(scope="session")
+def scene_of(request: pytest.FixtureRequest) -> Callable[[str], Scene]:
+    """The scene of a setting's stores, prepared when first asked for."""
+    fixtures = {"files": "scene", "postgres+local": "postgres_scene"}
+
+    def find(stores: str) -> Scene:
+        if stores == "memory":
+            return MemoryScene()
+        found: Scene = request.getfixturevalue(fixtures[stores])
+        return found
+
+    return find
 
 
 @pytest.fixture(scope="session")
@@ -159,9 +229,9 @@ def children() -> Iterator[Children]:
 class Matrix:
     """The rows of all cells, each run once however many tests and test processes ask for it."""
 
-    def __init__(self, folder: Path, scene: Scene, children: Children) -> None:
+    def __init__(self, folder: Path, scene_of: Callable[[str], Scene], children: Children) -> None:
         self._folder = folder
-        self._scene = scene
+        self._scene_of = scene_of
         self._children = children
 
     def row(self, operation: Operation, setting: Setting) -> Row:
@@ -229,37 +299,30 @@ class Matrix:
 
     def _run(self, operation: Operation, setting: Setting, faults: Sequence[Faults]) -> Attempt:
         retry = AGAIN if setting.retries else ONCE
-        with self._pair(setting) as (pair, before, now_us):
-            ended = asyncio.run(attempt(pair, operation, faults, now_us, retry))
-            check_recovery(pair, before, operation, ended, now_us)
+        scene = self._scene_of(setting.stores)
+        with scene.copy() as pair:
+            ended = asyncio.run(attempt(pair, operation, faults, scene.now_us, retry))
+            check_recovery(pair, scene.look, operation, ended, scene.now_us)
         return ended
-
-    @contextlib.contextmanager
-    def _pair(self, setting: Setting) -> Iterator[tuple[Pair, Look, int]]:
-        if not setting.in_memory:
-            with self._scene.copy() as files:
-                yield files, self._scene.look, self._scene.now_us
-            return
-        clock = ManualClock()
-        pair = InMemory(clock)
-        asyncio.run(prepare(pair, clock))
-        yield pair, look_at(pair), clock()
 
     def _kill(
         self, operation: Operation, setting: Setting, at: int, mode: str, lost_at: int | None
     ) -> None:
-        with self._scene.copy() as files:
+        scene = self._scene_of(setting.stores)
+        with scene.copy() as pair:
+            assert isinstance(pair, Files | OnPostgres)
             job = Job(
                 operation=operation.name,
-                folder=str(files.folder),
-                now_us=self._scene.now_us,
+                folder=str(pair.folder),
+                now_us=scene.now_us,
                 at=at,
                 mode=mode,
                 lost_at=lost_at,
                 retries=setting.retries,
+                database=pair.place if isinstance(pair, OnPostgres) else (),
             )
             assert self._children.run(job).killed, "the step was not reached"
-            _check_killed(self._scene, files, operation)
+            _check_killed(scene, pair, operation)
 
 
 def _is_made_up_for(operation: Operation, mode: str, ended: Attempt) -> bool:
@@ -271,8 +334,8 @@ def _is_made_up_for(operation: Operation, mode: str, ended: Attempt) -> bool:
     return mode == Mode.ERROR.value
 
 
-def _check_killed(scene: Scene, files: Files, operation: Operation) -> None:
-    check_recovery(files, scene.look, operation, Attempt(Told.KILLED), scene.now_us)
+def _check_killed(scene: Scene, pair: Pair, operation: Operation) -> None:
+    check_recovery(pair, scene.look, operation, Attempt(Told.KILLED), scene.now_us)
 
 
 def _keep(path: Path, row: Row) -> None:
@@ -297,12 +360,16 @@ def _cell(loaded: tuple[tuple[str, str, str], str]) -> Cell:
 
 
 @pytest.fixture(scope="session")
-def matrix(tmp_path_factory: pytest.TempPathFactory, scene: Scene, children: Children) -> Matrix:
+def matrix(
+    tmp_path_factory: pytest.TempPathFactory,
+    scene_of: Callable[[str], Scene],
+    children: Children,
+) -> Matrix:
     base = tmp_path_factory.getbasetemp()
     # Workers of pytest-xdist have a folder each, in one that they share.
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "crash-matrix"
     folder.mkdir(exist_ok=True)
-    return Matrix(folder, scene, children)
+    return Matrix(folder, scene_of, children)
 
 
 def _named(param: Operation | Setting) -> str:
@@ -366,7 +433,7 @@ def _table(held: Counter[Cell]) -> str:
     ],
 )
 def test_a_process_killed_inside_an_adapter_leaves_the_old_or_the_new(
-    trap: str, every: int, least: int, name: str, scene: Scene, children: Children
+    trap: str, every: int, least: int, name: str, scene: FileScene, children: Children
 ) -> None:
     """Before each file operation, and every third line of the adapters, until a run completes."""
     for at in itertools.count(0, every):
@@ -383,7 +450,7 @@ def test_a_process_killed_inside_an_adapter_leaves_the_old_or_the_new(
 
 @pytest.mark.parametrize("start", [0, 2])
 def test_a_process_killed_during_its_first_store_leaves_stores_that_open(
-    start: int, scene: Scene, children: Children
+    start: int, scene: FileScene, children: Children
 ) -> None:
     """Anywhere in making the schema, the folder and the first row: before every other line."""
     for at in itertools.count(start, 4):
@@ -420,7 +487,7 @@ FRAME = 24 + 4096
 
 @pytest.mark.parametrize("damage", ["cut", "zeroed"])
 def test_a_torn_log_loses_the_stores_behind_the_tear_and_no_other(
-    damage: str, scene: Scene, children: Children
+    damage: str, scene: FileScene, children: Children
 ) -> None:
     with scene.copy() as killed:
         verdict = children.run(

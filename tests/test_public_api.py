@@ -29,6 +29,7 @@ METHODS = {
     "update",
     "stats",
     "verify",
+    "open",
     "aclose",
 }
 HEAVY = (
@@ -100,9 +101,9 @@ def test_the_names_for_type_checkers_are_the_public_names() -> None:
             continue
         assert statement.level == 1
         for alias in statement.names:
-            assert alias.asname is None
+            assert alias.asname in {None, alias.name}
             homes[alias.name] = statement.module or ""
-    assert {*homes, "__version__"} == set(ltm_async.__all__)
+    assert {*homes, "__version__"} == {*ltm_async.__all__, *ltm_async._DRIVEN}
     for name, home in homes.items():
         module = inspect.getmodule(getattr(ltm_async, name))
         assert module is not None
@@ -125,6 +126,21 @@ def test_a_star_import_gives_the_public_names() -> None:
     space: dict[str, object] = {}
     exec("from ltm_async import *", space)
     assert space.keys() - {"__builtins__"} == set(ltm_async.__all__)
+
+
+def test_a_missing_driver_is_named_with_its_extra() -> None:
+    script = """
+import sys
+sys.modules["asyncpg"] = None
+import ltm_async
+from ltm_async import *
+try:
+    ltm_async.PostgresCatalog
+except ltm_async.MissingDriverError as exc:
+    print(exc)
+"""
+    said = "PostgresCatalog needs asyncpg: pip install 'ltm-async[postgres]'"
+    assert run(script) == said
 
 
 @pytest.mark.parametrize("name", ["nothing", "_nothing", "Backend", "asyncio"])
@@ -150,11 +166,11 @@ def test_options_after_the_first_argument_are_keywords(method: str) -> None:
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
         inspect.Parameter.KEYWORD_ONLY,
     }
-    assert ("timeout" in [p.name for p in parameters]) is (method != "aclose")
+    assert ("timeout" in [p.name for p in parameters]) is (method not in {"open", "aclose"})
 
 
 def public_things() -> Iterator[tuple[str, object]]:
-    for name in ltm_async.__all__:
+    for name in (*ltm_async.__all__, *ltm_async._DRIVEN):
         thing = getattr(ltm_async, name)
         if not callable(thing):
             continue

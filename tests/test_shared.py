@@ -7,7 +7,6 @@ import contextlib
 import gc
 import os
 import threading
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -26,18 +25,17 @@ class Opener:
 
     def __init__(self) -> None:
         self.made: list[Resource] = []
-        self.shared: Shared[str, Resource] = Shared(self._connect)
+        self.shared: Shared[str, Resource] = Shared(self._connect, self._close)
 
-    @contextlib.asynccontextmanager
-    async def _connect(self, key: str) -> AsyncIterator[Resource]:
+    async def _connect(self, key: str) -> Resource:
         await asyncio.sleep(0)
         resource = Resource(key)
         self.made.append(resource)
-        try:
-            yield resource
-        finally:
-            await asyncio.sleep(0)
-            resource.closed_in = asyncio.get_running_loop()
+        return resource
+
+    async def _close(self, resource: Resource) -> None:
+        await asyncio.sleep(0)
+        resource.closed_in = asyncio.get_running_loop()
 
     def open_now(self) -> list[Resource]:
         return [resource for resource in self.made if resource.closed_in is None]
@@ -95,15 +93,17 @@ async def test_who_comes_while_it_closes_gets_a_new_one(opener: Opener) -> None:
 async def test_a_failure_to_open_is_everybodys_and_the_next_tries_again() -> None:
     tries = 0
 
-    @contextlib.asynccontextmanager
-    async def connect(key: str) -> AsyncIterator[str]:
+    async def connect(key: str) -> str:
         nonlocal tries
         tries += 1
         if tries == 1:
             raise OSError("refused")
-        yield key
+        return key
 
-    user = Shared(connect).share("k")
+    async def close(key: str) -> None:
+        pass
+
+    user = Shared(connect, close).share("k")
     with pytest.raises(OSError, match="refused"):
         await user.get()
     assert await user.get() == "k"
@@ -122,7 +122,9 @@ async def test_a_cancelled_opener_leaves_it_to_the_next(opener: Opener) -> None:
     await two.release()
 
 
-def test_the_end_of_a_loop_closes_it_there(opener: Opener) -> None:
+def test_the_end_of_a_loop_closes_it_there(
+    opener: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
     """What a module keeps and nobody closes is closed by each ``asyncio.run``."""
     user = opener.shared.share("k")
     for number in range(200):
@@ -131,6 +133,7 @@ def test_the_end_of_a_loop_closes_it_there(opener: Opener) -> None:
         assert len(opener.made) == number + 1
         assert len(user._held) == 1
         assert len(opener.shared._slots.get()) == 1
+    assert caplog.records == []
 
 
 def test_a_loop_that_was_only_closed_is_forgotten(opener: Opener) -> None:

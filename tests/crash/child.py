@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -26,14 +26,16 @@ import ltm_async.catalogs.sqlite.lane
 from ltm_async import LTMBackend
 from ltm_async.testing import Faults, Mode
 
+from ..databases import DatabasePlace
 from .operations import (
     AGAIN,
     BY_NAME,
     NAMESPACE,
     ONCE,
     Files,
+    OnPostgres,
+    Pair,
     attempt,
-    clock_at,
     large,
     small,
 )
@@ -54,6 +56,14 @@ class Job:
     retries: bool = False
     trap: str = "step"
     """What *at* counts: a key of ``TRAPS``."""
+    database: Sequence[str] = ()
+    """The fields of a ``DatabasePlace``, where the catalog is not in the folder."""
+
+    @property
+    def pair(self) -> Pair:
+        if self.database:
+            return OnPostgres(Path(self.folder), DatabasePlace(*self.database))
+        return Files(Path(self.folder))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,7 +154,7 @@ async def _perform(job: Job, say: Callable[[object], None]) -> None:
     if job.lost_at is not None:
         faults.insert(0, Faults(at=job.lost_at, mode=Mode.LOST_REPLY))
     ended = await attempt(
-        Files(Path(job.folder)),
+        job.pair,
         BY_NAME[job.operation],
         faults,
         job.now_us,
@@ -166,7 +176,7 @@ def logged_store(number: int) -> tuple[str, Any]:
 async def _store_and_be_killed(job: Job, say: Callable[[object], None]) -> None:
     """Store value after value under two keys, saying how long the log is after each."""
     files = Files(Path(job.folder))
-    catalog, blobs = files.open(clock_at(job.now_us))
+    catalog, blobs = files.open(files.clock_at(job.now_us))
     ltm = LTMBackend(catalog, blobs, namespace=NAMESPACE, on_unavailable="raise")
     log = f"{files.catalog_path}-wal"
     acknowledged: list[int] = []

@@ -8,7 +8,10 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import asyncpg
 
 from ltm_async import LTMBackend
 from ltm_async.blobs.local import UNFINISHED
@@ -26,11 +29,11 @@ from .operations import (
     Entry,
     Files,
     InMemory,
+    OnPostgres,
     Operation,
     Pair,
     State,
     Told,
-    clock_at,
 )
 
 
@@ -90,6 +93,8 @@ def look_at(pair: Pair) -> Look:
         return _look_at_files(pair)
     if isinstance(pair, InMemory):
         return _look_in_memory(pair)
+    if isinstance(pair, OnPostgres):
+        return asyncio.run(_look_into_postgres(pair))
     raise TypeError(f"nobody knows how to look into {pair!r}")
 
 
@@ -99,14 +104,30 @@ def _look_at_files(pair: Files) -> Look:
         rows = conn.execute(f"SELECT {', '.join(Row._fields)} FROM ltm_entries ORDER BY 1, 2")
         ledger = conn.execute(f"SELECT {', '.join(Ledgered._fields)} FROM ltm_blobs ORDER BY 1, 2")
         return Look(
-            list(map(Row._make, rows)),
-            list(map(Ledgered._make, ledger)),
-            {
-                str(path.relative_to(pair.blob_root)): path.read_bytes()
-                for path in pair.blob_root.rglob("*")
-                if path.is_file()
-            },
+            list(map(Row._make, rows)), list(map(Ledgered._make, ledger)), _files_in(pair.blob_root)
         )
+
+
+async def _look_into_postgres(pair: OnPostgres) -> Look:
+    conn = await asyncpg.connect(pair.place.dsn)
+    async with conn.transaction(isolation="repeatable_read"):
+        schema = pair.place.schema
+        rows = await conn.fetch(
+            f"SELECT {', '.join(Row._fields)} FROM {schema}.ltm_entries ORDER BY 1, 2"
+        )
+        ledger = await conn.fetch(
+            f"SELECT {', '.join(Ledgered._fields)} FROM {schema}.ltm_blobs ORDER BY 1, 2"
+        )
+    await conn.close()
+    return Look(
+        list(map(Row._make, rows)), list(map(Ledgered._make, ledger)), _files_in(pair.blob_root)
+    )
+
+
+def _files_in(root: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }
 
 
 def _look_in_memory(pair: InMemory) -> Look:
@@ -136,7 +157,7 @@ class Fresh(NamedTuple):
 
 @contextlib.contextmanager
 def opened(pair: Pair, now_us: int) -> Iterator[Fresh]:
-    clock = clock_at(now_us)
+    clock = pair.clock_at(now_us)
     catalog, blobs = pair.open(clock)
     with asyncio.Runner() as loop:
         try:

@@ -13,6 +13,7 @@ from ltm_async import LTMBackend
 from ltm_async.blobs.local import LocalBlobStore
 from ltm_async.blobs.memory import MemoryBlobStore
 from ltm_async.catalogs.memory import MemoryCatalog
+from ltm_async.catalogs.postgres import PostgresCatalog
 from ltm_async.catalogs.sqlite import SQLiteCatalog
 from ltm_async.entry import blob_path, compute_content_hash, encode
 from ltm_async.errors import OutcomeUnknownError, StoreError
@@ -21,6 +22,8 @@ from ltm_async.results import Result
 from ltm_async.retry import RetryPolicy
 from ltm_async.stores import LEASE_US
 from ltm_async.testing import Faults, ManualClock, faulty_blob_store, faulty_catalog
+
+from ..databases import DatabaseClock, DatabasePlace
 
 NAMESPACE = "crash"
 NEIGHBOUR = "neighbour"
@@ -168,6 +171,12 @@ BY_NAME = {operation.name: operation for operation in OPERATIONS}
 class Pair(Protocol):
     """A catalog and a blob store that outlive the objects made for them."""
 
+    def clock_at(self, instant_us: int) -> ManualClock:
+        """The clock of both, set to an instant."""
+        clock = ManualClock()
+        clock.advance((instant_us - clock()) / 1e6)
+        return clock
+
     def open(self, clock: ManualClock) -> tuple[Catalog, BlobStore]: ...
 
     async def close(self, catalog: Catalog, blobs: BlobStore) -> None: ...
@@ -183,6 +192,26 @@ class Files(Pair):
 
     def open(self, clock: ManualClock) -> tuple[Catalog, BlobStore]:
         catalog = SQLiteCatalog(str(self.catalog_path), clock=clock)
+        return catalog, LocalBlobStore(self.blob_root, clock=clock)
+
+    async def close(self, catalog: Catalog, blobs: BlobStore) -> None:
+        await blobs.aclose()
+        await catalog.aclose()
+
+
+class OnPostgres(Pair):
+    """PostgreSQL, and local blobs in a folder."""
+
+    def __init__(self, folder: Path, place: DatabasePlace) -> None:
+        self.folder = folder
+        self.place = place
+        self.blob_root = folder / "blobs"
+
+    def clock_at(self, instant_us: int) -> ManualClock:
+        return DatabaseClock(Path(self.place.clock_file), at_us=instant_us)
+
+    def open(self, clock: ManualClock) -> tuple[Catalog, BlobStore]:
+        catalog = PostgresCatalog(self.place.dsn, schema=self.place.schema)
         return catalog, LocalBlobStore(self.blob_root, clock=clock)
 
     async def close(self, catalog: Catalog, blobs: BlobStore) -> None:
@@ -207,12 +236,6 @@ class InMemory(Pair):
 
     def _now(self) -> int:
         return self._clock()
-
-
-def clock_at(instant_us: int) -> ManualClock:
-    clock = ManualClock()
-    clock.advance((instant_us - clock()) / 1e6)
-    return clock
 
 
 async def prepare(pair: Pair, clock: ManualClock) -> None:
@@ -271,7 +294,7 @@ async def attempt(
     pair: Pair, operation: Operation, faults: Sequence[Faults], now_us: int, retry: RetryPolicy
 ) -> Attempt:
     """Run *operation* on *pair* through *faults*, the last of which counts first."""
-    catalog, blobs = pair.open(clock_at(now_us))
+    catalog, blobs = pair.open(pair.clock_at(now_us))
     faulty = catalog, blobs
     for fault in faults:
         faulty = faulty_catalog(faulty[0], fault), faulty_blob_store(faulty[1], fault)

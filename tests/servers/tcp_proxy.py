@@ -50,6 +50,9 @@ class TcpProxy:
         self.faults = NO_FAULTS
         self.connections = 0
         """Accepted so far, refused ones included."""
+        self.round_trips = 0
+        """How often something was sent to the server after it had said something."""
+        self._server_spoke = True
         self._target = port
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -130,6 +133,9 @@ class TcpProxy:
                 await asyncio.sleep(0.01)  # for what was written to arrive before the reset
                 raise _CutError
             passed += len(data)
+            if up and self._server_spoke:
+                self.round_trips += 1
+            self._server_spoke = not up
             writer.write(data)
             await writer.drain()
         writer.write_eof()  # the other direction may go on

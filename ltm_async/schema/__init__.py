@@ -1,0 +1,28 @@
+"""The SQL of a catalog in PostgreSQL, for whoever installs it: the catalog itself, or a person."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..errors import ConfigError
+
+VERSION = 1
+"""Of tables and functions together; a catalog with a higher one is refused."""
+
+_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+
+def check_schema(name: object) -> None:
+    """Refuse what is no plain identifier: it becomes part of SQL, in double quotes."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(
+            "schema must be 1 to 63 of a to z, 0 to 9 and _, and not begin with a digit"
+        )
+
+
+def postgres_script(schema: str) -> str:
+    """One transaction that installs or updates the catalog in *schema*; reads a file."""
+    check_schema(schema)
+    script = (Path(__file__).parent / "postgres.sql").read_text(encoding="utf-8")
+    return script.replace("@schema@", f'"{schema}"').replace("@version@", str(VERSION))

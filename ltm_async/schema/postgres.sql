@@ -1,0 +1,509 @@
+-- The catalog in PostgreSQL: tables, and one set-based function for each operation.
+--
+-- One call is one transaction, whoever makes it. Running this again changes nothing; instants are
+-- microseconds since 1970, UTC, by this server's clock. Every function locks before it looks:
+-- a statement that waited for a lock still judges by what it saw before, the next one does not.
+-- Rows are locked in the order of their keys, entries before the blobs they name.
+
+BEGIN;
+-- Two that ran this at the same time would collide, IF NOT EXISTS or not.
+SELECT pg_advisory_xact_lock(hashtextextended('ltm_async', 0));
+
+DO $$
+BEGIN
+    IF to_regnamespace('@schema@') IS NULL THEN  -- CREATE needs a permission even where it exists
+        CREATE SCHEMA @schema@;
+    END IF;
+END $$;
+
+CREATE TABLE IF NOT EXISTS @schema@.ltm_schema (version int NOT NULL);
+
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM @schema@.ltm_schema WHERE version > @version@) THEN
+        RAISE EXCEPTION 'the catalog is newer than this script' USING ERRCODE = 'LT003';
+    END IF;
+END $$;
+
+CREATE TABLE IF NOT EXISTS @schema@.ltm_entries (
+    namespace     text COLLATE "C" NOT NULL,
+    key           text COLLATE "C" NOT NULL,
+    version       bigint NOT NULL,
+    write_id      text NOT NULL,
+    content_hash  text NOT NULL,
+    byte_size     bigint NOT NULL,
+    inlined_value text,             -- JSON as it was written: jsonb would change numbers
+    blob_id       text,
+    metadata      text NOT NULL,    -- the same
+    expires_at    bigint,
+    created_at    bigint NOT NULL,
+    updated_at    bigint NOT NULL,
+    PRIMARY KEY (namespace, key),
+    CHECK ((inlined_value IS NULL) <> (blob_id IS NULL))
+);
+CREATE INDEX IF NOT EXISTS ltm_entries_expiry ON @schema@.ltm_entries (namespace, expires_at)
+    WHERE expires_at IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS @schema@.ltm_blobs (
+    namespace text COLLATE "C" NOT NULL,
+    blob_id   text COLLATE "C" NOT NULL,
+    key       text COLLATE "C" NOT NULL,
+    state     text NOT NULL CHECK (state IN ('pending', 'live', 'dead')),
+    committed boolean NOT NULL,     -- has been live: tells a dead one that once was stored
+    byte_size bigint NOT NULL,
+    due_at    bigint,               -- end of the lease, or when to delete the object
+    PRIMARY KEY (namespace, blob_id)
+);
+CREATE INDEX IF NOT EXISTS ltm_blobs_live ON @schema@.ltm_blobs (namespace, key)
+    WHERE state = 'live';
+CREATE INDEX IF NOT EXISTS ltm_blobs_due ON @schema@.ltm_blobs (namespace, due_at)
+    WHERE state <> 'live';
+
+CREATE TABLE IF NOT EXISTS @schema@.ltm_deletions (
+    namespace  text COLLATE "C" NOT NULL,
+    key        text COLLATE "C" NOT NULL,
+    version    bigint NOT NULL,
+    write_id   text NOT NULL,
+    deleted_at bigint NOT NULL,
+    PRIMARY KEY (namespace, key)
+);
+CREATE INDEX IF NOT EXISTS ltm_deletions_age ON @schema@.ltm_deletions (namespace, deleted_at);
+
+CREATE SEQUENCE IF NOT EXISTS @schema@.ltm_version;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_now() RETURNS bigint
+LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+$$;
+
+-- What is acknowledged is on disk, also where the server's default would not wait for that.
+CREATE OR REPLACE FUNCTION @schema@.ltm_durably() RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+END $$;
+
+-- Locks in order, and says where the rows are.
+--
+-- Plans are made when tables are small, kept, and must not read all of one that has grown since:
+-- so each row is looked up by itself ("key = ANY (…)" may become a filter over a namespace), a
+-- locked one is found by its place, and functions that keep plans go without sequential scans.
+CREATE OR REPLACE FUNCTION @schema@.ltm_lock(in_namespace text, in_keys text[]) RETURNS tid[]
+LANGUAGE sql AS $$
+    SELECT coalesce(array_agg(e.place), '{}')
+    FROM (SELECT k FROM unnest(in_keys) AS u (k) ORDER BY k COLLATE "C") AS x
+    CROSS JOIN LATERAL (
+        SELECT ctid FROM @schema@.ltm_entries
+        WHERE namespace = in_namespace AND key = x.k FOR UPDATE) AS e (place)
+$$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_lock_blobs(in_namespace text, in_blob_ids text[])
+RETURNS tid[]
+LANGUAGE sql AS $$
+    SELECT coalesce(array_agg(b.place), '{}')
+    FROM (SELECT id FROM unnest(in_blob_ids) AS u (id) ORDER BY id COLLATE "C") AS x
+    CROSS JOIN LATERAL (
+        SELECT ctid FROM @schema@.ltm_blobs
+        WHERE namespace = in_namespace AND blob_id = x.id FOR UPDATE) AS b (place)
+$$;
+
+-- Every live blob of these keys dies, but those to keep. The caller has locked the keys.
+CREATE OR REPLACE FUNCTION @schema@.ltm_retire(
+    in_namespace text, in_keys text[], in_kept text[], in_now bigint
+) RETURNS TABLE (key text, blob_id text)
+LANGUAGE sql AS $$
+    UPDATE @schema@.ltm_blobs SET state = 'dead', due_at = in_now
+    WHERE state = 'live' AND ctid = ANY (ARRAY (
+        SELECT b.place FROM unnest(in_keys) AS x (k)
+        CROSS JOIN LATERAL (
+            SELECT ctid, blob_id FROM @schema@.ltm_blobs
+            WHERE namespace = in_namespace AND key = x.k AND state = 'live'
+            OFFSET 0) AS b (place, id)
+        WHERE b.id <> ALL (in_kept)))
+    RETURNING key, blob_id
+$$;
+
+-- LT001: another version than expected; DETAIL has the place among in_keys and the version found.
+-- LT002: fenced.
+CREATE OR REPLACE FUNCTION @schema@.ltm_commit(
+    in_namespace text, in_write_id text, in_keys text[], in_hashes text[], in_sizes bigint[],
+    in_values text[], in_blob_ids text[], in_metadata text[], in_ttls bigint[], in_ends bigint[],
+    in_versions bigint[]
+) RETURNS TABLE (new_version bigint, now_us bigint, unchanged int[])
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    fresh text[] := array_remove(in_blob_ids, NULL);
+    places tid[];
+    changed bigint;
+    present record;
+BEGIN
+    PERFORM @schema@.ltm_durably();
+    IF cardinality(fresh) > 0 THEN
+        places := @schema@.ltm_lock_blobs(in_namespace, fresh);
+        UPDATE @schema@.ltm_blobs SET state = 'live', committed = true, due_at = NULL
+        WHERE ctid = ANY (places) AND state = 'pending';
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        IF changed <> cardinality(fresh) THEN
+            RAISE EXCEPTION '% of % reservations have ended', cardinality(fresh) - changed,
+                cardinality(fresh) USING ERRCODE = 'LT002';
+        END IF;
+    END IF;
+
+    LOOP
+        -- A lock gives the row as it is once the lock is held. Rows of this write are of an
+        -- earlier turn of this loop.
+        SELECT count(e.write_id) AS held,
+            coalesce(array_agg(x.n) FILTER (WHERE e.live AND e.content_hash = x.h), '{}') AS same,
+            coalesce(bool_or(e.blob_id IS NOT NULL), false) AS had_blobs,
+            count(*) FILTER (WHERE x.v IS NULL AND x.b IS NULL) AS renewing,
+            coalesce(array_agg(e.blob_id) FILTER (WHERE x.v IS NULL AND x.b IS NULL
+                AND e.content_hash = x.h AND e.blob_id IS NOT NULL), '{}') AS renewed,
+            min(x.n) FILTER (WHERE
+                x.expected <> CASE WHEN e.live THEN e.version ELSE 0 END) AS conflict
+        INTO present
+        FROM (
+            SELECT * FROM unnest(in_keys, in_hashes, in_values, in_blob_ids, in_versions)
+            WITH ORDINALITY AS u (k, h, v, b, expected, n) ORDER BY k COLLATE "C") AS x
+        LEFT JOIN LATERAL (
+            SELECT version, write_id, content_hash, blob_id, write_id <> in_write_id
+                AND (expires_at IS NULL OR expires_at > @schema@.ltm_now()) AS live
+            FROM @schema@.ltm_entries
+            WHERE namespace = in_namespace AND key = x.k FOR UPDATE) AS e ON true;
+
+        IF present.conflict IS NOT NULL THEN
+            RAISE EXCEPTION 'another version than expected' USING ERRCODE = 'LT001',
+                DETAIL = present.conflict || ' ' || coalesce((
+                    SELECT version FROM @schema@.ltm_entries
+                    WHERE namespace = in_namespace AND key = in_keys[present.conflict]
+                        AND (expires_at IS NULL OR expires_at > @schema@.ltm_now())), 0);
+        END IF;
+        IF present.renewing <> cardinality(present.renewed) THEN
+            RAISE EXCEPTION 'the value to renew changed' USING ERRCODE = 'LT002';
+        END IF;
+        now_us := @schema@.ltm_now();
+        new_version := nextval('@schema@.ltm_version');
+        EXIT WHEN present.held = cardinality(in_keys);
+
+        INSERT INTO @schema@.ltm_entries (namespace, key, version, write_id, content_hash,
+            byte_size, inlined_value, blob_id, metadata, expires_at, created_at, updated_at)
+        SELECT in_namespace, x.k, new_version, in_write_id, x.h, x.size, x.v, x.b, x.m,
+            coalesce(now_us + x.ttl, x.ends), now_us, now_us
+        FROM unnest(in_keys, in_hashes, in_sizes, in_values, in_blob_ids, in_metadata, in_ttls,
+            in_ends) AS x (k, h, size, v, b, m, ttl, ends)
+        WHERE x.v IS NOT NULL OR x.b IS NOT NULL
+        ORDER BY x.k COLLATE "C"
+        ON CONFLICT (namespace, key) DO NOTHING;
+        GET DIAGNOSTICS changed = ROW_COUNT;
+        EXIT WHEN present.held + changed = cardinality(in_keys);
+        -- Another writer was first with one of them: what it wrote is locked now, and replaced.
+    END LOOP;
+
+    IF present.held > 0 THEN
+        -- All are there and locked, so this inserts none: a conflict finds each by its key alone.
+        INSERT INTO @schema@.ltm_entries AS e (namespace, key, version, write_id, content_hash,
+            byte_size, inlined_value, blob_id, metadata, expires_at, created_at, updated_at)
+        SELECT in_namespace, x.k, new_version, in_write_id, x.h, x.size, x.v,
+            CASE WHEN x.v IS NULL THEN coalesce(x.b, (
+                SELECT blob_id FROM @schema@.ltm_entries
+                WHERE namespace = in_namespace AND key = x.k)) END,
+            x.m, coalesce(now_us + x.ttl, x.ends), now_us, now_us
+        FROM unnest(in_keys, in_hashes, in_sizes, in_values, in_blob_ids, in_metadata, in_ttls,
+            in_ends) AS x (k, h, size, v, b, m, ttl, ends)
+        ON CONFLICT (namespace, key) DO UPDATE SET
+            version = excluded.version, write_id = excluded.write_id,
+            content_hash = excluded.content_hash, byte_size = excluded.byte_size,
+            inlined_value = excluded.inlined_value, blob_id = excluded.blob_id,
+            metadata = excluded.metadata, expires_at = excluded.expires_at,
+            created_at = CASE
+                WHEN (e.expires_at IS NULL OR e.expires_at > now_us)
+                    AND e.created_at BETWEEN 0 AND now_us  -- a forged one heals
+                THEN e.created_at ELSE excluded.created_at END,
+            updated_at = excluded.updated_at
+        WHERE e.version <> excluded.version;
+    END IF;
+    IF present.had_blobs THEN
+        PERFORM @schema@.ltm_retire(in_namespace, in_keys, fresh || present.renewed, now_us);
+    END IF;
+    unchanged := present.same;
+    RETURN NEXT;
+END $$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_get(in_namespace text, in_keys text[]) RETURNS TABLE (
+    key text, version bigint, content_hash text, byte_size bigint, inlined_value text,
+    blob_id text, metadata text, expires_at bigint, created_at bigint, updated_at bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT e.* FROM unnest(in_keys) AS x (k)
+    CROSS JOIN LATERAL (
+        SELECT key, version, content_hash, byte_size, inlined_value, blob_id, metadata,
+            expires_at, created_at, updated_at
+        FROM @schema@.ltm_entries WHERE namespace = in_namespace AND key = x.k LIMIT 1) AS e
+    WHERE e.expires_at IS NULL OR e.expires_at > (SELECT @schema@.ltm_now())
+$$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_touch(
+    in_namespace text, in_key text, in_write_id text, in_new_expiry boolean, in_ttl bigint,
+    in_end bigint, in_metadata text
+) RETURNS TABLE (
+    key text, version bigint, content_hash text, byte_size bigint, inlined_value text,
+    blob_id text, metadata text, expires_at bigint, created_at bigint, updated_at bigint)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    now_us bigint;
+BEGIN
+    PERFORM @schema@.ltm_durably();
+    PERFORM @schema@.ltm_lock(in_namespace, ARRAY[in_key]);
+    now_us := @schema@.ltm_now();
+    RETURN QUERY
+    UPDATE @schema@.ltm_entries AS e SET
+        version = nextval('@schema@.ltm_version'), write_id = in_write_id, updated_at = now_us,
+        expires_at = CASE WHEN in_new_expiry THEN coalesce(now_us + in_ttl, in_end)
+            ELSE e.expires_at END,
+        metadata = coalesce(in_metadata, e.metadata)
+    WHERE e.namespace = in_namespace AND e.key = in_key
+        AND (e.expires_at IS NULL OR e.expires_at > now_us)
+    RETURNING e.key, e.version, e.content_hash, e.byte_size, e.inlined_value, e.blob_id,
+        e.metadata, e.expires_at, e.created_at, e.updated_at;
+END $$;
+
+-- Remove rows that the caller has locked, at these places.
+CREATE OR REPLACE FUNCTION @schema@.ltm_remove(
+    in_namespace text, in_keys text[], in_places tid[], in_write_id text, in_now bigint
+) RETURNS TABLE (key text, was_live boolean, blob_id text)
+LANGUAGE sql AS $$
+    WITH gone AS (
+        DELETE FROM @schema@.ltm_entries AS e WHERE e.ctid = ANY (in_places)
+        RETURNING e.key, (e.expires_at IS NULL OR e.expires_at > in_now) AS was_live
+    ), marked AS (
+        INSERT INTO @schema@.ltm_deletions AS d (namespace, key, version, write_id, deleted_at)
+        SELECT in_namespace, gone.key, nextval('@schema@.ltm_version'), in_write_id, in_now
+        FROM gone ORDER BY gone.key
+        ON CONFLICT (namespace, key) DO UPDATE SET version = excluded.version,
+            write_id = excluded.write_id, deleted_at = excluded.deleted_at
+    )
+    -- What the ledger says was theirs, not what a row said: that may be another's.
+    SELECT gone.key, gone.was_live, dead.blob_id
+    FROM gone
+    LEFT JOIN @schema@.ltm_retire(in_namespace, in_keys, '{}', in_now) AS dead USING (key)
+$$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_delete(
+    in_namespace text, in_keys text[], in_write_id text, in_if_version bigint
+) RETURNS TABLE (key text, was_live boolean, blob_id text)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    now_us bigint;
+    places tid[];
+    live record;
+BEGIN
+    PERFORM @schema@.ltm_durably();
+    places := @schema@.ltm_lock(in_namespace, in_keys);
+    now_us := @schema@.ltm_now();
+    IF in_if_version IS NOT NULL THEN
+        SELECT array_position(in_keys, e.key) AS n, e.version INTO live
+        FROM @schema@.ltm_entries AS e
+        WHERE e.ctid = ANY (places) AND (e.expires_at IS NULL OR e.expires_at > now_us)
+        ORDER BY e.version = in_if_version, e.key LIMIT 1;
+        IF live.version IS DISTINCT FROM in_if_version THEN
+            RAISE EXCEPTION 'another version than expected' USING ERRCODE = 'LT001',
+                DETAIL = coalesce(live.n, 1) || ' ' || coalesce(live.version, 0);
+        END IF;
+    END IF;
+    RETURN QUERY SELECT * FROM
+        @schema@.ltm_remove(in_namespace, in_keys, places, in_write_id, now_us);
+END $$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_expire(
+    in_namespace text, in_limit bigint, in_write_id text
+) RETURNS TABLE (key text, was_live boolean, blob_id text)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    now_us bigint := @schema@.ltm_now();
+    ended text[];
+    places tid[];
+BEGIN
+    PERFORM @schema@.ltm_durably();
+    SELECT array_agg(e.key), coalesce(array_agg(e.ctid), '{}') INTO ended, places FROM (
+        SELECT key, ctid FROM @schema@.ltm_entries
+        WHERE namespace = in_namespace AND expires_at <= now_us
+        ORDER BY expires_at LIMIT in_limit FOR UPDATE SKIP LOCKED) AS e;
+    RETURN QUERY SELECT * FROM
+        @schema@.ltm_remove(in_namespace, ended, places, in_write_id, now_us);
+END $$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_list(
+    in_namespace text, in_start text, in_after text, in_end text, in_limit bigint
+) RETURNS TABLE (
+    key text, version bigint, content_hash text, byte_size bigint, inlined_value text,
+    blob_id text, metadata text, expires_at bigint, created_at bigint, updated_at bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT e.key, e.version, e.content_hash, e.byte_size, NULL::text, e.blob_id, e.metadata,
+        e.expires_at, e.created_at, e.updated_at
+    FROM @schema@.ltm_entries AS e
+    WHERE e.namespace = in_namespace AND e.key >= in_start AND e.key > in_after AND e.key < in_end
+        AND (e.expires_at IS NULL OR e.expires_at > (SELECT @schema@.ltm_now()))
+    ORDER BY e.key LIMIT in_limit
+$$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_reserve(
+    in_namespace text, in_blob_ids text[], in_keys text[], in_hashes text[], in_sizes bigint[],
+    in_lease bigint
+) RETURNS TABLE (key text, blob_id text)
+LANGUAGE sql AS $$
+    WITH held AS (
+        SELECT x.k AS key, e.blob_id
+        FROM unnest(in_keys, in_hashes) AS x (k, h)
+        CROSS JOIN LATERAL (
+            SELECT content_hash, blob_id FROM @schema@.ltm_entries
+            WHERE namespace = in_namespace AND key = x.k LIMIT 1) AS e
+        WHERE e.content_hash = x.h AND e.blob_id IS NOT NULL
+    ), reserved AS (
+        INSERT INTO @schema@.ltm_blobs
+            (namespace, blob_id, key, state, committed, byte_size, due_at)
+        SELECT in_namespace, x.b, x.k, 'pending', false, x.size, @schema@.ltm_now() + in_lease
+        FROM unnest(in_blob_ids, in_keys, in_sizes) AS x (b, k, size)
+        WHERE NOT EXISTS (SELECT FROM held WHERE held.key = x.k)
+        ON CONFLICT DO NOTHING
+    )
+    SELECT key, blob_id FROM held
+$$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_abandon(
+    in_namespace text, in_blob_ids text[], in_grace bigint
+) RETURNS void
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    places tid[] := @schema@.ltm_lock_blobs(in_namespace, in_blob_ids);
+BEGIN
+    UPDATE @schema@.ltm_blobs SET state = 'dead', due_at = @schema@.ltm_now() + in_grace
+    WHERE ctid = ANY (places) AND state = 'pending';
+END $$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_resolve_write(
+    in_namespace text, in_write_id text, in_keys text[], in_blob_ids text[], in_grace bigint
+) RETURNS TABLE (known bigint, was_committed boolean, found_version bigint)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    places tid[];
+BEGIN
+    PERFORM @schema@.ltm_durably();
+    PERFORM @schema@.ltm_abandon(in_namespace, in_blob_ids, in_grace);
+    places := @schema@.ltm_lock_blobs(in_namespace, in_blob_ids);
+    SELECT count(*), coalesce(bool_or(committed), false) INTO known, was_committed
+    FROM @schema@.ltm_blobs WHERE ctid = ANY (places);
+    places := @schema@.ltm_lock(in_namespace, in_keys);
+    SELECT max(version) INTO found_version
+    FROM @schema@.ltm_entries WHERE ctid = ANY (places) AND write_id = in_write_id;
+    RETURN NEXT;
+END $$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_resolve_removal(
+    in_namespace text, in_write_id text, in_keys text[]
+) RETURNS TABLE (key text)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM @schema@.ltm_lock(in_namespace, in_keys);
+    RETURN QUERY SELECT x.k FROM unnest(in_keys) AS x (k)
+    CROSS JOIN LATERAL (
+        SELECT write_id FROM @schema@.ltm_deletions
+        WHERE namespace = in_namespace AND key = x.k LIMIT 1) AS d
+    WHERE d.write_id = in_write_id;
+END $$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_take_due(
+    in_namespace text, in_limit bigint, in_backoff bigint, in_keep_deletions bigint
+) RETURNS TABLE (blob_id text, byte_size bigint)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    now_us bigint := @schema@.ltm_now();
+    places tid[];
+BEGIN
+    places := ARRAY (
+        SELECT ctid FROM @schema@.ltm_deletions
+        WHERE namespace = in_namespace AND deleted_at <= now_us - in_keep_deletions
+        ORDER BY deleted_at LIMIT in_limit FOR UPDATE SKIP LOCKED);
+    DELETE FROM @schema@.ltm_deletions WHERE ctid = ANY (places);
+    places := ARRAY (
+        SELECT ctid FROM @schema@.ltm_blobs
+        WHERE namespace = in_namespace AND state <> 'live' AND due_at <= now_us
+        ORDER BY due_at LIMIT in_limit FOR UPDATE SKIP LOCKED);
+    RETURN QUERY
+    UPDATE @schema@.ltm_blobs SET state = 'dead', due_at = now_us + in_backoff
+    WHERE ctid = ANY (places) RETURNING blob_id, byte_size;
+END $$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_due(in_namespace text, in_limit bigint)
+RETURNS TABLE (blob_id text, byte_size bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT b.blob_id, b.byte_size FROM @schema@.ltm_blobs AS b
+    WHERE b.namespace = in_namespace AND b.state <> 'live'
+        AND b.due_at <= (SELECT @schema@.ltm_now())
+    ORDER BY b.due_at LIMIT in_limit
+$$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_forget(in_namespace text, in_blob_ids text[]) RETURNS void
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    places tid[] := @schema@.ltm_lock_blobs(in_namespace, in_blob_ids);
+BEGIN
+    DELETE FROM @schema@.ltm_blobs WHERE ctid = ANY (places) AND state = 'dead';
+END $$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_ledger(
+    in_namespace text, in_after text, in_limit bigint
+) RETURNS TABLE (blob_id text, key text, state text, byte_size bigint, named boolean)
+LANGUAGE sql STABLE AS $$
+    SELECT b.blob_id, b.key, b.state, b.byte_size, coalesce(e.blob_id = b.blob_id, false)
+    FROM (
+        SELECT * FROM @schema@.ltm_blobs
+        WHERE namespace = in_namespace AND blob_id > in_after
+        ORDER BY blob_id LIMIT in_limit) AS b
+    LEFT JOIN LATERAL (
+        SELECT blob_id FROM @schema@.ltm_entries
+        WHERE namespace = in_namespace AND key = b.key LIMIT 1) AS e ON true
+    ORDER BY b.blob_id
+$$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_known(in_namespace text, in_blob_ids text[])
+RETURNS TABLE (blob_id text)
+LANGUAGE sql STABLE AS $$
+    SELECT x.id FROM unnest(in_blob_ids) AS x (id)
+    CROSS JOIN LATERAL (
+        SELECT FROM @schema@.ltm_blobs
+        WHERE namespace = in_namespace AND blob_id = x.id LIMIT 1) AS b
+$$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_stats(in_namespace text) RETURNS TABLE (
+    entries bigint, expired bigint, inlined bigint, inlined_bytes bigint, blobs bigint,
+    blob_bytes bigint, pending_blobs bigint, dead_blobs bigint)
+LANGUAGE sql STABLE AS $$
+    WITH row AS (
+        SELECT e.expires_at IS NULL OR e.expires_at > now.us AS live, e.blob_id, e.byte_size
+        FROM @schema@.ltm_entries AS e, (SELECT @schema@.ltm_now()) AS now (us)
+        WHERE e.namespace = in_namespace
+    ), entry AS (
+        SELECT count(*) FILTER (WHERE live) AS entries, count(*) FILTER (WHERE NOT live) AS expired,
+            count(*) FILTER (WHERE live AND blob_id IS NULL) AS inlined,
+            coalesce(sum(byte_size) FILTER (WHERE live AND blob_id IS NULL), 0)::bigint AS bytes
+        FROM row
+    ), blob AS (
+        SELECT count(*) FILTER (WHERE state = 'live') AS live,
+            coalesce(sum(byte_size) FILTER (WHERE state = 'live'), 0)::bigint AS bytes,
+            count(*) FILTER (WHERE state = 'pending') AS pending,
+            count(*) FILTER (WHERE state = 'dead') AS dead
+        FROM @schema@.ltm_blobs WHERE namespace = in_namespace
+    )
+    SELECT entry.entries, entry.expired, entry.inlined, entry.bytes, blob.live, blob.bytes,
+        blob.pending, blob.dead
+    FROM entry, blob
+$$;
+
+DELETE FROM @schema@.ltm_schema;
+INSERT INTO @schema@.ltm_schema VALUES (@version@);
+COMMIT;

@@ -1,0 +1,162 @@
+"""A catalog's schema in the PostgreSQL of the tests, looked at and set around the adapter."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pathlib
+import uuid
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import asyncpg
+import pytest
+
+from ltm_async.schema import postgres_script
+from ltm_async.testing import ManualClock
+
+from .servers.loop_thread import LoopThread
+from .servers.postgres import Postgres
+
+TABLES = ("ltm_entries", "ltm_blobs", "ltm_deletions")
+
+
+class Console:
+    """Plain SQL, on a connection and in a thread of its own: for tests with a loop and without."""
+
+    def __init__(self, dsn: str) -> None:
+        self._thread = LoopThread("ltm-test-console")
+        self._conn = self._thread.run(asyncpg.connect(dsn))
+
+    def run(self, script: str) -> None:
+        self._thread.run(self._conn.execute(script))
+
+    def rows(self, query: str, *arguments: Any) -> list[Any]:
+        return list(self._thread.run(self._conn.fetch(query, *arguments)))
+
+    def value(self, query: str, *arguments: Any) -> Any:
+        return self._thread.run(self._conn.fetchval(query, *arguments))
+
+    def close(self) -> None:
+        self._thread.run(self._conn.close())
+        self._thread.close()
+
+
+class DatabaseClock(ManualClock):
+    """The database's clock, too: its ``ltm_now`` reads the file that this one writes."""
+
+    def __init__(self, file: pathlib.Path, *, at_us: int | None = None) -> None:
+        super().__init__()
+        self._file = file
+        self.advance(0 if at_us is None else (at_us - self()) / 1e6)
+
+    def advance(self, seconds: float) -> None:
+        super().advance(seconds)
+        aside = self._file.with_suffix(".part")
+        aside.write_text(str(self()))
+        os.chmod(aside, 0o644)
+        aside.rename(self._file)
+
+
+class DatabasePlace(NamedTuple):
+    """Where a schema is, for a process that finds it installed."""
+
+    dsn: str
+    schema: str
+    clock_file: str
+
+
+class Database:
+    """One schema with the catalog installed and a clock that moves when told."""
+
+    def __init__(self, server: Postgres, console: Console) -> None:
+        self.server = server
+        self.console = console
+        self.dsn = server.dsn
+        self.schema = f"test_{uuid.uuid4().hex}"
+        self._clock_file = server.folder / self.schema
+        self.clock_at(None)
+        console.run(postgres_script(self.schema))
+        console.run(
+            f"CREATE OR REPLACE FUNCTION {self.schema}.ltm_now() RETURNS bigint VOLATILE "
+            f"LANGUAGE sql AS $$ SELECT pg_read_file('{self._clock_file}')::bigint $$"
+        )
+
+    @property
+    def place(self) -> DatabasePlace:
+        return DatabasePlace(self.dsn, self.schema, str(self._clock_file))
+
+    def clock_at(self, instant_us: int | None) -> DatabaseClock:
+        return DatabaseClock(self._clock_file, at_us=instant_us)
+
+    def rows(self, query: str, *arguments: Any) -> list[Any]:
+        """The rows of *query*, in which ``{}`` stands for the schema and a dot."""
+        return self.console.rows(query.replace("{}", f"{self.schema}."), *arguments)
+
+    def run(self, script: str) -> None:
+        self.console.run(script.replace("{}", f"{self.schema}."))
+
+    def clear(self) -> None:
+        """Delete every row."""
+        self.run("; ".join(f"DELETE FROM {{}}{table}" for table in TABLES))
+
+    def fill_from(self, other: Database) -> None:
+        """Have the rows of *other*, and its last version."""
+        self.clear()
+        for table in TABLES:
+            self.run(f"INSERT INTO {{}}{table} SELECT * FROM {other.schema}.{table}")
+        self.run(
+            f"SELECT setval('{{}}ltm_version', (SELECT last_value FROM {other.schema}.ltm_version))"
+        )
+
+    def drop(self) -> None:
+        self.console.run(f"DROP SCHEMA {self.schema} CASCADE")
+        self._clock_file.unlink()
+
+
+@pytest.fixture(scope="session")
+def console(postgres_server: Postgres) -> Iterator[Console]:
+    """SQL on the server, around every adapter."""
+    console = Console(postgres_server.dsn)
+    yield console
+    console.close()
+
+
+@pytest.fixture(scope="session")
+def _database(postgres_server: Postgres, console: Console) -> Database:
+    return Database(postgres_server, console)
+
+
+@pytest.fixture
+def database(_database: Database) -> Database:
+    """A schema without rows."""
+    _database.clear()
+    return _database
+
+
+_current: list[Database] = []
+
+
+@pytest.fixture(autouse=True)
+def _database_of_a_pair(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test whose parameters name a pair with PostgreSQL has one."""
+    if "[" not in request.node.name or "postgres" not in request.node.name:
+        yield
+        return
+    _current.append(request.getfixturevalue("database"))
+    yield
+    _current.clear()
+
+
+def current() -> Database:
+    """The database of the running test."""
+    (database,) = _current
+    return database
+
+
+async def wait_for(condition: Any, *, timeout_s: float = 10.0) -> None:
+    """Until *condition*, a callable, gives true; fails when it does not in time."""
+    give_up = asyncio.get_running_loop().time() + timeout_s
+    while not condition():
+        assert asyncio.get_running_loop().time() < give_up, "it did not come true"
+        await asyncio.sleep(0.01)

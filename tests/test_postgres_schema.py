@@ -1,0 +1,243 @@
+"""Installing and updating the catalog's schema, and which indexes its functions use."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+
+from ltm_async import (
+    AccessDeniedError,
+    ConfigError,
+    LTMBackend,
+    PostgresCatalog,
+    StoreError,
+)
+from ltm_async.schema import VERSION, postgres_script
+from ltm_async.testing.catalogs import new_write_id, small
+
+from .databases import Console, Database
+from .servers.postgres import Postgres
+
+
+@pytest.fixture
+def schema(console: Console) -> Iterator[str]:
+    """The name of a schema that is not there."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield name
+    console.run(f"DROP SCHEMA IF EXISTS {name} CASCADE")
+
+
+async def test_the_first_call_installs_and_many_first_calls_install_once(
+    postgres_server: Postgres, schema: str, console: Console
+) -> None:
+    catalogs = [
+        PostgresCatalog(postgres_server.dsn, schema=schema, max_size=size) for size in range(1, 9)
+    ]  # no two of which share a pool
+    await asyncio.gather(*(catalog.stats("") for catalog in catalogs))
+    assert console.value(f"SELECT count(*) FROM {schema}.ltm_schema") == 1
+    assert console.value(f"SELECT version FROM {schema}.ltm_schema") == VERSION
+    await asyncio.gather(*(catalog.aclose() for catalog in catalogs))
+
+
+async def test_installing_again_keeps_what_is_there(
+    postgres_server: Postgres, schema: str, console: Console
+) -> None:
+    catalog = PostgresCatalog(postgres_server.dsn, schema=schema)
+    await catalog.track_entry("", small("k", "1"), write_id=new_write_id())
+    console.run(await asyncio.to_thread(postgres_script, schema))
+    console.run(f"UPDATE {schema}.ltm_schema SET version = 0")
+    await catalog.aclose()
+    again = PostgresCatalog(postgres_server.dsn, schema=schema)
+    row = await again.get_entry("", "k")
+    assert row is not None and row.inlined_value == "1"
+    assert console.value(f"SELECT version FROM {schema}.ltm_schema") == VERSION
+    await again.aclose()
+
+
+async def test_a_schema_from_the_future_is_refused_and_left_alone(
+    postgres_server: Postgres, schema: str, console: Console
+) -> None:
+    console.run(await asyncio.to_thread(postgres_script, schema))
+    console.run(f"UPDATE {schema}.ltm_schema SET version = {VERSION + 1}")
+    catalog = PostgresCatalog(postgres_server.dsn, schema=schema)
+    with pytest.raises(ConfigError, match="upgrade ltm-async"):
+        await catalog.open()
+    await catalog.aclose()
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        console.run(await asyncio.to_thread(postgres_script, schema))
+    assert caught.value.sqlstate == "LT003"
+    console.run("ROLLBACK")
+    assert console.value(f"SELECT version FROM {schema}.ltm_schema") == VERSION + 1
+
+
+async def test_without_install_nothing_is_made_and_the_error_says_what_to_run(
+    postgres_server: Postgres, schema: str, console: Console
+) -> None:
+    catalog = PostgresCatalog(postgres_server.dsn, schema=schema, install=False)
+    with pytest.raises(StoreError, match="ltm schema postgres"):
+        await catalog.stats("")
+    assert console.value(f"SELECT to_regnamespace('{schema}')") is None
+    await catalog.aclose()
+
+
+async def test_a_role_that_may_only_use_the_functions_is_enough(
+    postgres_server: Postgres, schema: str, console: Console
+) -> None:
+    """Installed by another role; nothing is made, so no permission to is needed."""
+    role = f"role_{uuid.uuid4().hex}"
+    console.run(await asyncio.to_thread(postgres_script, schema))
+    console.run(
+        f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA {schema} TO {role};"
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role};"
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role};"
+    )
+    dsn = f"postgresql://{role}@127.0.0.1:{postgres_server.port}/postgres"
+    ltm = LTMBackend(PostgresCatalog(dsn, schema=schema), "memory:", on_unavailable="raise")
+    await ltm.store("k", "x" * 5_000)
+    await ltm.store("k", 1, ttl=60)
+    assert (await ltm.retrieve("k")).value == 1
+    await ltm.delete("k")
+    await ltm.collect_garbage()
+    console.run(f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {role}")
+    with pytest.raises(AccessDeniedError):
+        await ltm.retrieve("k")
+    stores = ltm._runner.stores()
+    await stores.catalog.aclose()
+    console.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("name", ["", "a b", 'a"b', "Upper", "1st", "a" * 64, "pg;drop", "é", None])
+def test_a_schema_that_is_no_identifier_is_refused(name: object) -> None:
+    with pytest.raises(ConfigError, match=r"^schema must be"):
+        PostgresCatalog("postgresql://localhost/db", schema=name)  # type: ignore[arg-type]
+
+
+# Plans
+
+
+class Planned:
+    """Runs a catalog's functions and keeps the plan of every statement in them."""
+
+    def __init__(self, database: Database) -> None:
+        self.plans: list[str] = []
+        self._database = database
+
+    async def __aenter__(self) -> asyncpg.Connection:
+        self._conn = await asyncpg.connect(self._database.dsn)
+        await self._conn.execute(
+            "LOAD 'auto_explain'; SET auto_explain.log_min_duration = 0;"
+            "SET auto_explain.log_nested_statements = on; SET client_min_messages = log;"
+            f"SET search_path = {self._database.schema}"
+        )
+        self._conn.add_log_listener(lambda _, message: self.plans.append(str(message)))
+        return self._conn
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._conn.close()
+
+
+async def run_every_function(conn: asyncpg.Connection) -> None:
+    """Each as the adapter calls it, on keys that are there."""
+    keys = [f"k{number:07}" for number in range(500)]
+    ids = [f"{number:016x}-{'0' * 20}" for number in range(500)]
+    none = [None] * 500
+    for write_id, expected in (("w1", none), ("w2", none)):
+        await conn.fetch(
+            "SELECT * FROM ltm_commit('', $1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            write_id, keys, ["h"] * 500, [1] * 500, ["1"] * 500, none, ["{}"] * 500, none, none,
+            expected,
+        )  # fmt: skip
+    new = [f"new {key}" for key in keys]
+    new_ids = [f"f{blob_id[1:]}" for blob_id in ids]
+    await conn.fetch(
+        "SELECT * FROM ltm_reserve('', $1, $2, $3, $4, 1000000000)",
+        new_ids, new, ["h"] * 500, [1] * 500,
+    )  # fmt: skip
+    await conn.fetch(
+        "SELECT * FROM ltm_commit('', 'w3', $1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        new, ["h"] * 500, [1] * 500, none, new_ids, ["{}"] * 500, none, none, [0] * 500,
+    )  # fmt: skip
+    await conn.fetch("SELECT * FROM ltm_get('', $1)", keys)
+    await conn.fetch("SELECT * FROM ltm_get('', $1)", keys[:1])
+    await conn.fetch("SELECT * FROM ltm_touch('', 'k0000600', 'w', true, 1, NULL, NULL)")
+    await conn.fetch("SELECT * FROM ltm_list('', 'k0000', 'k0000500', 'k0001', 100)")
+    await conn.fetch("SELECT * FROM ltm_delete('', $1, 'w', NULL)", new)
+    await conn.fetch("SELECT * FROM ltm_delete('', $1, 'w', NULL)", ["k0000700"])
+    await conn.fetch("SELECT * FROM ltm_expire('', 500, 'w')")
+    await conn.fetch("SELECT * FROM ltm_abandon('', $1, 0)", ids)
+    await conn.fetch("SELECT * FROM ltm_resolve_write('', 'w', $1, $2, 0)", keys, ids)
+    await conn.fetch("SELECT * FROM ltm_resolve_removal('', 'w', $1)", new)
+    await conn.fetch("SELECT * FROM ltm_take_due('', 500, 1000, 1000)")
+    await conn.fetch("SELECT * FROM ltm_due('', 500)")
+    await conn.fetch("SELECT * FROM ltm_forget('', $1)", new_ids)
+    await conn.fetch("SELECT * FROM ltm_ledger('', '', 500)")
+    await conn.fetch("SELECT * FROM ltm_known('', $1)", ids)
+
+
+FILL = """
+INSERT INTO {}ltm_entries SELECT '', 'k' || lpad(n::text, 7, '0'), 1, 'w', 'h', 1,
+    CASE WHEN n % 10 > 0 THEN repeat('v', 20) END,
+    CASE WHEN n % 10 = 0 THEN lpad(to_hex(n), 16, '0') || '-' || repeat('0', 20) END, '{}',
+    CASE WHEN n % 1000 = 1 THEN 1 WHEN n % 10 = 2 THEN 8000000000000000 END, 1, 1
+FROM generate_series(0, $N$ - 1) AS n;
+INSERT INTO {}ltm_blobs SELECT '', lpad(to_hex(n), 16, '0') || '-' || repeat('0', 20),
+    'k' || lpad(n::text, 7, '0'), CASE WHEN n % 1000 = 10 THEN 'dead' ELSE 'live' END, true, 1, 1
+FROM generate_series(0, $N$ - 1, 10) AS n;
+INSERT INTO {}ltm_deletions SELECT '', 'gone' || n, 1, 'w', n FROM generate_series(0, 20000) AS n;
+"""
+
+
+@pytest.fixture
+def filled(postgres_server: Postgres, console: Console) -> Iterator[Database]:
+    """A database of its own, which nobody analyzes by himself."""
+    database = Database(postgres_server, console)
+    for table in ("ltm_entries", "ltm_blobs", "ltm_deletions"):
+        database.run(f"ALTER TABLE {{}}{table} SET (autovacuum_enabled = false)")
+    yield database
+    database.drop()
+
+
+def fill(database: Database, entries: int) -> None:
+    script = FILL.replace("$N$", str(entries)).replace("'{}'", "'{' || '}'")
+    database.run(script)
+
+
+@pytest.mark.parametrize(
+    ("entries", "analyzed"),
+    [
+        pytest.param(20_000, False, id="new"),
+        pytest.param(20_000, True, id="analyzed"),
+        pytest.param(1_000_000, True, id="a-million", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.timeout(240)
+async def test_every_statement_finds_its_rows_by_an_index(
+    filled: Database, entries: int, analyzed: bool
+) -> None:
+    """Also in a table that grew since it was last analyzed, if ever it was."""
+    planned = Planned(filled)
+    async with planned as conn:
+        await run_every_function(conn)  # plans are made, and kept, for empty tables
+        await asyncio.to_thread(fill_the_rest, filled, entries)
+        if analyzed:
+            await conn.execute("ANALYZE ltm_entries, ltm_blobs, ltm_deletions")
+        planned.plans.clear()
+        for _ in range(7):  # the sixth plan of a statement is one for all parameters
+            await run_every_function(conn)
+    plans = [plan for plan in planned.plans if "ltm_" in plan]
+    assert len(plans) > 100
+    for plan in plans:
+        assert not re.search(r"Seq Scan on ltm_", plan), plan
+        for condition in re.findall(r"Index Cond: (.*)", plan):
+            # The namespace alone would read all of it.
+            assert re.search(r"key|blob_id|expires_at|due_at|deleted_at", condition), plan
+
+
+def fill_the_rest(database: Database, entries: int) -> None:
+    database.clear()
+    fill(database, entries)
