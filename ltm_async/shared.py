@@ -14,14 +14,18 @@ from .worker import PerProcess
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
+_inherited: list[object] = []
+"""Not even collected: many drivers take that for a wish to close."""
+
 
 class _Slot(Generic[K, T]):
     """The resource of one loop and key, while it is open."""
 
-    __slots__ = ("leaving", "life", "lock", "loop", "resource", "users")
+    __slots__ = ("leaving", "life", "lock", "loop", "pid", "resource", "users")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.pid = os.getpid()
         self.resource: T | None = None
         self.life: AsyncGenerator[T, None] | None = None
         self.users: weakref.WeakSet[Share[K, T]] = weakref.WeakSet()
@@ -92,7 +96,10 @@ class Shared(Generic[K, T]):
             yield resource
         finally:
             slot.resource = slot.life = None
-            await self._close(resource)
+            if slot.pid == os.getpid():
+                await self._close(resource)
+            else:  # a child ends a copy of the loop: what it says would be said for its parent
+                _inherited.append(resource)
 
 
 class Share(Generic[K, T]):

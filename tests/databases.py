@@ -25,21 +25,27 @@ class Console:
     """Plain SQL, on a connection and in a thread of its own: for tests with a loop and without."""
 
     def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
         self._thread = LoopThread("ltm-test-console")
         self._conn = self._thread.run(asyncpg.connect(dsn))
 
     def run(self, script: str) -> None:
-        self._thread.run(self._conn.execute(script))
+        self._thread.run(self._connection().execute(script))
 
     def rows(self, query: str, *arguments: Any) -> list[Any]:
-        return list(self._thread.run(self._conn.fetch(query, *arguments)))
+        return list(self._thread.run(self._connection().fetch(query, *arguments)))
 
     def value(self, query: str, *arguments: Any) -> Any:
-        return self._thread.run(self._conn.fetchval(query, *arguments))
+        return self._thread.run(self._connection().fetchval(query, *arguments))
 
     def close(self) -> None:
         self._thread.run(self._conn.close())
         self._thread.close()
+
+    def _connection(self) -> asyncpg.Connection:
+        if self._conn.is_closed():  # by the exit of a child that a test has forked
+            self._conn = self._thread.run(asyncpg.connect(self._dsn))
+        return self._conn
 
 
 class DatabaseClock(ManualClock):

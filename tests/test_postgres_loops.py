@@ -192,6 +192,37 @@ def test_a_child_process_works_and_its_parent_goes_on(
     connections.settle(0)
 
 
+FORKING = """
+import asyncio, os, sys
+from ltm_async import LTMBackend
+ltm = LTMBackend(sys.argv[1], "memory:", on_unavailable="raise")
+async def main():
+    await ltm.store("k", 1)
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(0)  # through the end of a loop that is its parent's
+    # Not in a thread: the end of a copied loop takes the original's ear for its threads.
+    assert os.waitpid(pid, 0) == (pid, 0)
+    print((await ltm.retrieve("k", timeout=5)).value)
+    print((await ltm.store("k", 2, timeout=5)).stored)
+asyncio.run(main())
+"""
+
+
+def test_a_child_that_ends_in_its_parents_loop_says_nothing_for_it(
+    database: Database, dsn: str, connections: Connections
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, f"{dsn}?schema={database.schema}&max_size=1"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("1\nTrue\n", "", 0)
+    connections.settle(0)
+
+
 async def test_a_connection_that_ended_while_idle_is_not_used(
     ltm: LTMBackend, connections: Connections
 ) -> None:

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import asyncpg
 import pytest
 
 from ltm_async import LTMBackend, MemoryBlobStore, PostgresCatalog
 from ltm_async.protocols import BlobStore
 
-from .databases import Console, Database
+from .databases import Console, Database, wait_for
 
 WRITERS = 16
 KEYS = [f"key {number:03}" for number in range(60)]
@@ -175,3 +176,42 @@ async def test_many_first_writers_of_the_same_keys(database: Database) -> None:
         won = await asyncio.gather(*(first(ltm, f"one {turn}") for ltm in backends))
         assert won.count(True) == 1
     await asyncio.gather(*(catalog.aclose() for catalog in catalogs))
+
+
+@pytest.mark.parametrize("call", ["commit", "delete"])
+async def test_rows_are_locked_in_the_order_of_their_keys(database: Database, call: str) -> None:
+    """One that waits holds what comes before, and nothing that comes behind."""
+    keys = ["b", "é", "a", "Z", "c"]
+    ltm = LTMBackend(PostgresCatalog(database.dsn, schema=database.schema), "memory:")
+    await ltm.store_batch({"key": key, "value": 1} for key in keys)
+    waiting, looking = [await asyncpg.connect(database.dsn) for _ in range(2)]
+    locked = f"SELECT FROM {database.schema}.ltm_entries WHERE key = $1 FOR UPDATE"
+    sql = {
+        "commit": "ltm_commit('', 'w', $1, $2, $3, $2, $4, $2, $5, $5, $5)",
+        "delete": "ltm_delete('', $1, 'w', NULL)",
+    }
+    arguments = [keys]
+    if call == "commit":
+        arguments = [keys, ["1"] * 5, [1] * 5, [None] * 5, [None] * 5]  # type: ignore[list-item]
+    async with waiting.transaction():
+        await waiting.execute(locked, "b")
+        blocked = asyncio.create_task(
+            looking.fetch(f"SELECT * FROM {database.schema}.{sql[call]}", *arguments)
+        )
+        await wait_for(
+            lambda: database.rows(
+                "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'",
+                looking.get_server_pid(),
+            )
+        )
+        for key in keys:
+            if key == "b":
+                continue
+            free = database.rows(
+                f"SELECT FROM {{}}ltm_entries WHERE key = '{key}' FOR UPDATE SKIP LOCKED"
+            )
+            assert bool(free) is (key > "b"), key
+    await blocked
+    for conn in (waiting, looking):
+        await conn.close()
+    await ltm._runner.stores().catalog.aclose()

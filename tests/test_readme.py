@@ -64,9 +64,16 @@ def test_every_block_has_a_language_that_is_checked_here() -> None:
     ("program", "output"), programs(), ids=[f"line {program.line}" for program, _ in programs()]
 )
 def test_a_program_runs_as_printed(
-    program: Block, output: str | None, tmp_path: pathlib.Path
+    program: Block,
+    output: str | None,
+    tmp_path: pathlib.Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "program.py").write_text(program.text)
+    if "DATABASE_URL" in program.text:
+        database = request.getfixturevalue("database")
+        monkeypatch.setenv("DATABASE_URL", f"{database.dsn}?schema={database.schema}")
     done = python("-W", "error", "program.py", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == output, "the output printed below the program is another"
@@ -190,6 +197,13 @@ def test_the_limits_of_options_are_those_of_the_code(name: str, low: int, high: 
     for value in (low - 1, high + 1):
         with pytest.raises(errors.ConfigError, match=name):
             options(value)
+
+
+def test_every_option_of_postgres_is_in_its_table() -> None:
+    table = section("PostgreSQL").split("\n\n- ")[0]
+    first_cells = "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))
+    options = registry.CATALOGS["postgresql"].options.keys() - {"dsn"}
+    assert set(re.findall(r"`(\w+)`", first_cells)) == options
 
 
 def test_every_option_is_in_the_configuration_shown() -> None:
