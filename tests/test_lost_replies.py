@@ -207,3 +207,15 @@ async def test_down_from_the_resolve_on_is_unknown(rig: Rig) -> None:
 
 async def _go_down(rig: Rig) -> None:
     rig.faults.at, rig.faults.mode = len(rig.faults.steps), Mode.DOWN
+
+
+async def test_a_reservation_whose_reply_was_lost_is_not_sent_again_under_its_name(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Its first sending might arrive after the blob was collected."""
+    rig = make_rig("memory+memory", tmp_path, Faults(at=0, mode=Mode.LOST_REPLY))
+    assert (await rig.ltm.store("k", LARGE)).stored
+    assert rig.faults.steps[:2] == ["catalog.reserve_blobs"] * 2
+    blobs = await rig.catalog.list_blobs("", limit=10)
+    assert sorted(blob.state for blob in blobs) == ["live", "pending"]
+    await rig.aclose()

@@ -377,8 +377,6 @@ def test_the_end_of_the_process_closes_what_is_open_in_silence(
     done = subprocess.run(
         [
             sys.executable,
-            "-X",
-            "dev",
             "-W",
             "error",
             "-c",

@@ -71,7 +71,6 @@ async def test_a_schema_from_the_future_is_refused_and_left_alone(
     with pytest.raises(asyncpg.PostgresError) as caught:
         console.run(await asyncio.to_thread(postgres_script, schema))
     assert caught.value.sqlstate == "LT003"
-    console.run("ROLLBACK")
     assert console.value(f"SELECT version FROM {schema}.ltm_schema") == VERSION + 1
 
 
@@ -109,6 +108,24 @@ async def test_a_role_that_may_only_use_the_functions_is_enough(
     stores = ltm._runner.stores()
     await stores.catalog.aclose()
     console.run(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_a_role_that_may_not_install_is_denied_and_nothing_is_half_made(
+    postgres_server: Postgres, schema: str, console: Console, caplog: pytest.LogCaptureFixture
+) -> None:
+    role = f"role_{uuid.uuid4().hex}"
+    console.run(f"CREATE ROLE {role} LOGIN")
+    dsn = f"postgresql://{role}@127.0.0.1:{postgres_server.port}/postgres"
+    catalog = PostgresCatalog(dsn, schema=schema)
+    with pytest.raises(AccessDeniedError):
+        await catalog.open()
+    console.run(f"CREATE SCHEMA {schema}")
+    with pytest.raises(AccessDeniedError):
+        await catalog.open()
+    await catalog.aclose()
+    assert caplog.records == []
+    assert console.value("SELECT count(*) FROM pg_tables WHERE schemaname = $1", schema) == 0
+    console.run(f"DROP ROLE {role}")
 
 
 @pytest.mark.parametrize("name", ["", "a b", 'a"b', "Upper", "1st", "a" * 64, "pg;drop", "é", None])

@@ -22,7 +22,7 @@ def check_schema(name: object) -> None:
 
 
 def postgres_script(schema: str) -> str:
-    """One transaction that installs or updates the catalog in *schema*; reads a file."""
+    """What installs or updates the catalog in *schema*, sent as one query; reads a file."""
     check_schema(schema)
     script = (Path(__file__).parent / "postgres.sql").read_text(encoding="utf-8")
     return script.replace("@schema@", f'"{schema}"').replace("@version@", str(VERSION))

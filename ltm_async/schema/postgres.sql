@@ -1,11 +1,11 @@
 -- The catalog in PostgreSQL: tables, and one set-based function for each operation.
 --
--- One call is one transaction, whoever makes it. Running this again changes nothing; instants are
+-- One call is one transaction, whoever makes it. Running this again changes nothing, and it is to
+-- be run as one transaction: as one query, or between BEGIN and COMMIT. Instants are
 -- microseconds since 1970, UTC, by this server's clock. Every function locks before it looks:
 -- a statement that waited for a lock still judges by what it saw before, the next one does not.
 -- Rows are locked in the order of their keys, entries before the blobs they name.
 
-BEGIN;
 -- Two that ran this at the same time would collide, IF NOT EXISTS or not.
 SELECT pg_advisory_xact_lock(hashtextextended('ltm_async', 0));
 
@@ -506,4 +506,3 @@ $$;
 
 DELETE FROM @schema@.ltm_schema;
 INSERT INTO @schema@.ltm_schema VALUES (@version@);
-COMMIT;
