@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .backend import LTMBackend
     from .blobs.local import LocalBlobStore
     from .blobs.memory import MemoryBlobStore
+    from .catalogs.firestore import FirestoreCatalog as FirestoreCatalog
     from .catalogs.memory import MemoryCatalog
     from .catalogs.postgres import PostgresCatalog as PostgresCatalog
     from .catalogs.sqlite import SQLiteCatalog
@@ -72,7 +73,7 @@ _HOMES = {
     "sync": ("SyncLTMBackend",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_DRIVEN = ("PostgresCatalog",)
+_DRIVEN = ("FirestoreCatalog", "PostgresCatalog")
 """Adapters whose driver an extra brings; not in ``__all__``, so that ``import *`` needs none."""
 
 __all__ = [

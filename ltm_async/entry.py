@@ -284,13 +284,18 @@ def namespace_path(namespace: str) -> str:
     return hashlib.sha256(namespace.encode()).hexdigest()[:32] + "/"
 
 
+def is_blob_id(text: str) -> bool:
+    """Whether :func:`new_blob_id` could have made it."""
+    return _BLOB_ID.fullmatch(text) is not None
+
+
 def blob_path(namespace: str, blob_id: str) -> str:
     """Where a blob lies below the store's prefix.
 
     Rows are untrusted: a name that we could not have made is refused, so that no row
     can lead out of its namespace.
     """
-    if not _BLOB_ID.fullmatch(blob_id):
+    if not is_blob_id(blob_id):
         raise CorruptError("a row names a blob that this library cannot have written")
     return namespace_path(namespace) + blob_id
 

@@ -98,6 +98,32 @@ _POSTGRES = Adapter(
     },
     _check_postgres,
 )
+
+
+def _check_firestore(options: Mapping[str, Any]) -> None:
+    from .catalogs.firestore.options import check_options
+
+    check_options(
+        options.get("project"),
+        options.get("database"),
+        options.get("collection_prefix", ""),
+        options.get("batch_bytes", 65_536),
+    )
+
+
+_FIRESTORE = Adapter(
+    "catalogs.firestore",
+    "FirestoreCatalog",
+    "firestore",
+    {
+        "project": Option(),
+        "database": Option(),
+        "collection_prefix": Option(),
+        "credentials_file": Option(),
+        "batch_bytes": Option(int),
+    },
+    _check_firestore,
+)
 CATALOGS: Mapping[str, Adapter] = {
     "sqlite": Adapter(
         "catalogs.sqlite",
@@ -107,6 +133,7 @@ CATALOGS: Mapping[str, Adapter] = {
     ),
     "postgresql": _POSTGRES,
     "postgres": _POSTGRES,
+    "firestore": _FIRESTORE,
     "memory": Adapter("catalogs.memory", "MemoryCatalog", "", {}),
 }
 BLOB_STORES: Mapping[str, Adapter] = {
@@ -135,6 +162,8 @@ def plan_catalog(spec: object) -> Callable[[], Catalog]:
         return _plan("catalog", CATALOGS, scheme, _sqlite_options(rest))
     if CATALOGS.get(scheme) is _POSTGRES:
         return _plan("catalog", CATALOGS, scheme, _postgres_options(spec))
+    if scheme == "firestore":
+        return _plan("catalog", CATALOGS, scheme, _firestore_options(rest))
     if scheme == "memory" and rest not in ("", "//"):
         raise ConfigError("catalog 'memory:' takes nothing after its colon")
     return _plan("catalog", CATALOGS, scheme, {})
@@ -197,13 +226,7 @@ def _sqlite_options(rest: str) -> dict[str, str]:
         path = location[3:]
     else:
         raise ConfigError("a SQLite URL has three slashes before its path: sqlite:///memory.db")
-    options = {"path": path}
-    for part in filter(None, query.split("&")):
-        name, _, value = part.partition("=")
-        if name in options:
-            raise ConfigError(f"the SQLite URL gives {name} twice")
-        options[name] = value
-    return options
+    return _with_query("SQLite", {"path": path}, query)
 
 
 def _postgres_options(url: str) -> dict[str, str]:
@@ -222,6 +245,25 @@ def _postgres_options(url: str) -> dict[str, str]:
             options[name] = unquote(value)
     rest = "&".join(theirs)
     return {"dsn": f"{location}{mark}{rest}" if rest else location, **options}
+
+
+def _firestore_options(rest: str) -> dict[str, str]:
+    """``//project/database?…``, either of which may be missing."""
+    location, _, query = rest.removeprefix("//").partition("?")
+    project, _, database = location.partition("/")
+    options = {"project": project, "database": database.rstrip("/")}
+    given = {name: value for name, value in options.items() if value}
+    return _with_query("Firestore", given, query)
+
+
+def _with_query(what: str, options: dict[str, str], query: str) -> dict[str, str]:
+    """*options* and those of a URL's query, none of which may be given twice."""
+    for part in filter(None, query.split("&")):
+        name, _, value = part.partition("=")
+        if name in options:
+            raise ConfigError(f"the {what} URL gives {name} twice")
+        options[name] = unquote(value)
+    return options
 
 
 def _kind(value: object) -> str:

@@ -70,6 +70,17 @@ class Shared(Generic[K, T]):
         """A user of the resource of *key*; nothing is opened yet."""
         return Share(self, key)
 
+    @property
+    def inherited(self) -> bool:
+        """A parent process had some open when it forked this one."""
+        here = os.getpid()
+        return any(
+            slot.resource is not None
+            for pid, slots in self._slots.made.items()
+            if pid != here
+            for slot in slots.values()
+        )
+
     def _slot(self, key: K) -> _Slot[K, T]:
         loop = asyncio.get_running_loop()
         slots = self._slots.get()

@@ -127,14 +127,15 @@ class PerProcess(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._made: dict[int, T] = {}
+        self.made: dict[int, T] = {}
+        """What each process made, up to this one; for all but this one's, only to be looked at."""
 
     def get(self) -> T:
         pid = os.getpid()
-        made = self._made.get(pid)
-        return self._made.setdefault(pid, self._make()) if made is None else made
+        made = self.made.get(pid)
+        return self.made.setdefault(pid, self._make()) if made is None else made
 
     @property
     def inherited(self) -> bool:
         """Made in a parent process and not yet in this one."""
-        return bool(self._made) and os.getpid() not in self._made
+        return bool(self.made) and os.getpid() not in self.made
