@@ -394,6 +394,7 @@ class LTMBackend:
     ) -> StoreBatchResult:
         """Store many entries, ``batch_size`` at a time, each such batch whole or not at all.
 
+        A catalog that limits the bytes of a commit, as Firestore does, has smaller batches.
         Every entry is checked before the first is written. Encodings beyond half of
         ``max_inflight_bytes`` are made a second time when their turn comes.
 

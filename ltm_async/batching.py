@@ -23,6 +23,8 @@ from .transfer import chunks
 
 T = TypeVar("T")
 
+ROW_OVERHEAD = 2_000
+
 
 @dataclasses.dataclass(slots=True)
 class Failures:
@@ -55,7 +57,13 @@ async def store_batch(
         deduplicated += len({*stored.written.unchanged, *stored.renewed} - {*stored.blob_ids})
         byte_size += sum(draft.byte_size for draft in batch)
 
-    failures = await _in_batches(stores, drafts, timeout_s, lambda draft: draft.key, store)
+    batches = cut(
+        drafts,
+        count=stores.batch_size,
+        size=getattr(stores.catalog, "batch_bytes", None),
+        size_of=lambda draft: _row_bytes(draft, stores.inline_threshold),
+    )
+    failures = await _in_batches(batches, timeout_s, lambda draft: draft.key, store)
     return StoreBatchResult(
         versions=versions,
         errors=failures.errors,
@@ -84,7 +92,8 @@ async def retrieve_batch(
             else:
                 missing.append(key)
 
-    failures = await _in_batches(stores, keys, timeout_s, str, retrieve)
+    batches = chunks(keys, stores.batch_size)
+    failures = await _in_batches(batches, timeout_s, str, retrieve)
     if stores.telemetry is not None:
         stores.telemetry.looked_up(found=len(results), missing=len(missing))
     return RetrieveBatchResult(
@@ -107,15 +116,42 @@ async def delete_batch(
         deleted += len(live)
         missing.extend(key for key in batch if key not in live)
 
-    failures = await _in_batches(stores, keys, timeout_s, str, delete)
+    batches = chunks(keys, stores.batch_size)
+    failures = await _in_batches(batches, timeout_s, str, delete)
     return DeleteBatchResult(
         deleted=deleted, missing=missing, errors=failures.errors, exception=failures.first
     )
 
 
+def cut(
+    items: Sequence[T], *, count: int, size: int | None, size_of: Callable[[T], int]
+) -> Iterable[Sequence[T]]:
+    """*items* in batches of at most *count*, whose sizes make up at most *size*.
+
+    One that is larger by itself is a batch by itself, for the store to refuse.
+    """
+    if size is None:
+        yield from chunks(items, count)
+        return
+    start = total = 0
+    for place, item in enumerate(items):
+        item_size = size_of(item)
+        if place > start and (place - start == count or total + item_size > size):
+            yield items[start:place]
+            start, total = place, 0
+        total += item_size
+    if start < len(items):
+        yield items[start:]
+
+
+def _row_bytes(draft: Draft, inline_threshold: int) -> int:
+    """What a row takes at most, its fields' names and its hashes included."""
+    value = draft.byte_size if draft.byte_size < inline_threshold else 0
+    return value + len(draft.metadata) + 4 * len(draft.key) + ROW_OVERHEAD
+
+
 async def _in_batches(
-    stores: Stores,
-    items: Sequence[T],
+    batches: Iterable[Sequence[T]],
     timeout_s: float | None,
     key_of: Callable[[T], str],
     work: Callable[[Sequence[T]], Awaitable[None]],
@@ -123,7 +159,7 @@ async def _in_batches(
     """Do *work* batch by batch; a batch that fails does not keep the next from being tried."""
     failures = Failures()
     began = asyncio.get_running_loop().time()
-    for batch in chunks(items, stores.batch_size):
+    for batch in batches:
         try:
             async with Deadline(timeout_s, since=began):
                 await work(batch)

@@ -143,6 +143,8 @@ class Catalog(Protocol):
 
     name: str
     """Short, for errors: ``"sqlite"``."""
+    batch_bytes: int | None = None
+    """What the rows of one commit may have together, where there is a limit; batches are cut."""
 
     async def open(self) -> None:
         """Connect and bring the schema up to date now; else the first call does."""

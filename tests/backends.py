@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 from ltm_async import (
+    FirestoreCatalog,
     LocalBlobStore,
     LTMBackend,
     MemoryBlobStore,
@@ -19,9 +20,10 @@ from ltm_async.protocols import BlobStore, Catalog
 from ltm_async.testing import Faults, ManualClock, faulty_blob_store, faulty_catalog
 
 from . import databases
+from .servers.firestore import new_project
 
 EMBEDDED_PAIRS = ("sqlite+local", "sqlite memory+memory", "memory+memory")
-PAIRS = (*EMBEDDED_PAIRS, "postgres+local")
+PAIRS = (*EMBEDDED_PAIRS, "postgres+local", "firestore+local")
 QUICK = RetryPolicy(base_s=0.001, cap_s=0.002, throttled_base_s=0.001)
 
 
@@ -58,6 +60,9 @@ def make_rig(pair: str, folder: pathlib.Path, faults: Faults | None = None, **op
         database = databases.current()
         clock = database.clock_at(None)
         catalog = PostgresCatalog(database.dsn, schema=database.schema)
+        blobs = LocalBlobStore(folder / "blobs")
+    elif pair == "firestore+local":
+        catalog = FirestoreCatalog(new_project(), clock=lambda _: clock())
         blobs = LocalBlobStore(folder / "blobs")
     else:
         blobs = MemoryBlobStore(clock=clock)

@@ -144,9 +144,12 @@ _current: list[Database] = []
 
 
 @pytest.fixture(autouse=True)
-def _database_of_a_pair(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test whose parameters name a pair with PostgreSQL has one."""
-    if "[" not in request.node.name or "postgres" not in request.node.name:
+def _servers_of_a_pair(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test whose parameters name a pair with a server has it."""
+    parameters = request.node.name.partition("[")[2]
+    if "firestore" in parameters:
+        request.getfixturevalue("firestore_server")
+    if "postgres" not in parameters:
         yield
         return
     _current.append(request.getfixturevalue("database"))

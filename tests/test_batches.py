@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ltm_async.batching import cut
 from ltm_async.entry import hash_of
 from ltm_async.testing import Faults, Mode
 
@@ -213,3 +214,37 @@ async def test_a_committed_batch_carries_its_hashes(rig: Rig) -> None:
     await rig.ltm.store_batch([{"key": "k", "value": {"b": 1, "a": 2}}])
     hit = await rig.ltm.retrieve("k")
     assert hit.content_hash == hash_of(b'{"a":2,"b":1}')
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "size", "expected"),
+    [
+        ([], 3, 10, []),
+        ([1, 1, 1, 1], 3, None, [[1, 1, 1], [1]]),
+        ([1, 1, 1, 1], 3, 10, [[1, 1, 1], [1]]),
+        ([4, 6, 1], 3, 10, [[4, 6], [1]]),
+        ([5, 6, 4], 3, 10, [[5], [6, 4]]),
+        ([11, 1, 12], 3, 10, [[11], [1], [12]]),
+    ],
+)
+def test_batches_are_cut_by_count_and_by_size(
+    sizes: list[int], count: int, size: int | None, expected: list[list[int]]
+) -> None:
+    found = cut(sizes, count=count, size=size, size_of=lambda item: item)
+    assert [list(batch) for batch in found] == expected
+
+
+async def test_a_catalog_with_a_limit_on_bytes_gets_smaller_batches(
+    tmp_path: pathlib.Path,
+) -> None:
+    rig = make_rig("memory+memory", tmp_path)
+    rig.catalog.batch_bytes = 100_000
+    entries = [{"key": f"k{number}", "value": "x" * 900} for number in range(100)]
+    result = await rig.ltm.store_batch(entries)
+    assert result.stored == 100
+    assert (
+        len(set(result.versions.values()))
+        == rig.faults.steps.count("catalog.track_entries_batch")
+        == 3
+    )
+    await rig.aclose()

@@ -41,15 +41,18 @@ from .crash.operations import (
     Attempt,
     Files,
     InMemory,
+    OnFirestore,
     OnPostgres,
     Operation,
     Pair,
+    ProjectPlace,
     Told,
     attempt,
     large,
     prepare,
 )
 from .databases import Console, Database
+from .servers.firestore import Firestore, new_project, raw_documents, write_raw
 from .servers.postgres import Postgres
 
 KILLS = (Mode.KILL_BEFORE.value, Mode.KILL_AFTER.value)
@@ -57,6 +60,12 @@ CANCELS = (Mode.CANCEL_BEFORE.value, Mode.CANCEL_AFTER.value)
 LOST_REQUEST = "lost request"
 """The outcome is unknown to the caller, as after a lost reply, but there was no effect."""
 MODES = (LOST_REQUEST, *(mode.value for mode in Mode))
+FEWER = (
+    MODES
+    if os.environ.get("LTM_CRASH_MODES") == "all"
+    else (Mode.LOST_REPLY.value, Mode.CANCEL_AFTER.value, Mode.KILL_AFTER.value)
+)
+"""On stores that take long: those that leave most behind, unless all are asked for."""
 IN_PROCESS = tuple(mode for mode in MODES if mode not in KILLS)
 
 
@@ -81,6 +90,7 @@ SETTINGS = (
     Setting("memory, retries", IN_PROCESS, retries=True, stores="memory"),
     Setting("postgres+local", MODES, retries=False, stores="postgres+local"),
     Setting("postgres+local, retries", IN_PROCESS, retries=True, stores="postgres+local"),
+    Setting("firestore+local", FEWER, retries=False, stores="firestore+local"),
 )
 
 
@@ -167,6 +177,35 @@ class PostgresScene(Scene):
         shutil.rmtree(folder)
 
 
+class FirestoreScene(Scene):
+    """The documents of one project, copied into a new one."""
+
+    def __init__(self, folder: Path, server: Firestore) -> None:
+        self._folder = folder
+        self._numbers = itertools.count()
+        self._host = server.host
+        clock, project = ManualClock(), new_project()
+        template = OnFirestore(folder / "template", ProjectPlace(self._host, project))
+        asyncio.run(prepare(template, clock))
+        self.now_us = clock()
+        self._documents = {
+            collection: raw_documents(self._host, project, collection)
+            for collection in ("ltm_entries", "ltm_blobs", "ltm_deletions")
+        }
+
+    @contextlib.contextmanager
+    def copy(self) -> Iterator[Pair]:
+        project = new_project()
+        for collection, documents in self._documents.items():
+            write_raw(self._host, project, collection, documents)
+        folder = self._folder / str(next(self._numbers))
+        shutil.copytree(self._folder / "template", folder)
+        pair = OnFirestore(folder, ProjectPlace(self._host, project))
+        self.look = look_at(pair)  # versions are times, so each copy has its own
+        yield pair
+        shutil.rmtree(folder)
+
+
 class FileScene(Scene):
     """Copies of one folder."""
 
@@ -207,9 +246,18 @@ def postgres_scene(
 
 
 @pytest.fixture(scope="session")
+def firestore_scene(tmp_path_factory: pytest.TempPathFactory, firestore_server: Firestore) -> Scene:
+    return FirestoreScene(tmp_path_factory.mktemp("firestore-scene"), firestore_server)
+
+
+@pytest.fixture(scope="session")
 def scene_of(request: pytest.FixtureRequest) -> Callable[[str], Scene]:
     """The scene of a setting's stores, prepared when first asked for."""
-    fixtures = {"files": "scene", "postgres+local": "postgres_scene"}
+    fixtures = {
+        "files": "scene",
+        "postgres+local": "postgres_scene",
+        "firestore+local": "firestore_scene",
+    }
 
     def find(stores: str) -> Scene:
         if stores == "memory":
@@ -310,7 +358,7 @@ class Matrix:
     ) -> None:
         scene = self._scene_of(setting.stores)
         with scene.copy() as pair:
-            assert isinstance(pair, Files | OnPostgres)
+            assert isinstance(pair, Files | OnPostgres | OnFirestore)
             job = Job(
                 operation=operation.name,
                 folder=str(pair.folder),
@@ -319,7 +367,8 @@ class Matrix:
                 mode=mode,
                 lost_at=lost_at,
                 retries=setting.retries,
-                database=pair.place if isinstance(pair, OnPostgres) else (),
+                stores=setting.stores,
+                place=() if isinstance(pair, Files) else pair.place,
             )
             assert self._children.run(job).killed, "the step was not reached"
             _check_killed(scene, pair, operation)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,19 +11,12 @@ from ltm_async import FirestoreCatalog
 from ltm_async.protocols import Catalog
 from ltm_async.testing import CatalogContract, ManualClock
 
-from .servers.firestore import Firestore
-
-
-def new_project() -> str:
-    return f"demo-{uuid.uuid4().hex[:20]}"
+from .servers.firestore import Firestore, new_project
 
 
 class TestFirestoreCatalog(CatalogContract):
     @pytest.fixture
-    async def catalog(
-        self, firestore_server: Firestore, monkeypatch: pytest.MonkeyPatch
-    ) -> AsyncIterator[Catalog]:
-        monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", firestore_server.host)
+    async def catalog(self, firestore_server: Firestore) -> AsyncIterator[Catalog]:
         self.server, self.project, self.clock = firestore_server, new_project(), ManualClock()
         catalog = FirestoreCatalog(self.project, clock=lambda _: self.clock())
         yield catalog

@@ -23,7 +23,7 @@ from ..protocols import BlobStore, Catalog
 
 T = TypeVar("T")
 
-_NO_STEPS = frozenset({"name", "uri", "open", "aclose"})
+_NO_STEPS = frozenset({"name", "batch_bytes", "uri", "open", "aclose"})
 
 
 class Mode(enum.Enum):

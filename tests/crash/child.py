@@ -33,8 +33,10 @@ from .operations import (
     NAMESPACE,
     ONCE,
     Files,
+    OnFirestore,
     OnPostgres,
     Pair,
+    ProjectPlace,
     attempt,
     large,
     small,
@@ -56,14 +58,18 @@ class Job:
     retries: bool = False
     trap: str = "step"
     """What *at* counts: a key of ``TRAPS``."""
-    database: Sequence[str] = ()
-    """The fields of a ``DatabasePlace``, where the catalog is not in the folder."""
+    stores: str = "files"
+    place: Sequence[str] = ()
+    """Where the catalog is, if not in the folder."""
 
     @property
     def pair(self) -> Pair:
-        if self.database:
-            return OnPostgres(Path(self.folder), DatabasePlace(*self.database))
-        return Files(Path(self.folder))
+        folder = Path(self.folder)
+        if self.stores == "postgres+local":
+            return OnPostgres(folder, DatabasePlace(*self.place))
+        if self.stores == "firestore+local":
+            return OnFirestore(folder, ProjectPlace(*self.place))
+        return Files(folder)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

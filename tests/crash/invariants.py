@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
 
@@ -19,6 +19,7 @@ from ltm_async.entry import blob_path, hash_of, namespace_path
 from ltm_async.results import RetrieveBatchResult, VerifyResult
 from ltm_async.testing import ManualClock
 
+from ..servers.firestore import documents_at
 from .operations import (
     FOUND,
     LEASE_S,
@@ -29,12 +30,15 @@ from .operations import (
     Entry,
     Files,
     InMemory,
+    OnFirestore,
     OnPostgres,
     Operation,
     Pair,
     State,
     Told,
 )
+
+T = TypeVar("T", bound=NamedTuple)
 
 
 class Row(NamedTuple):
@@ -95,6 +99,8 @@ def look_at(pair: Pair) -> Look:
         return _look_in_memory(pair)
     if isinstance(pair, OnPostgres):
         return asyncio.run(_look_into_postgres(pair))
+    if isinstance(pair, OnFirestore):
+        return _look_into_firestore(pair)
     raise TypeError(f"nobody knows how to look into {pair!r}")
 
 
@@ -122,6 +128,14 @@ async def _look_into_postgres(pair: OnPostgres) -> Look:
     return Look(
         list(map(Row._make, rows)), list(map(Ledgered._make, ledger)), _files_in(pair.blob_root)
     )
+
+
+def _look_into_firestore(pair: OnFirestore) -> Look:
+    def found(kind: type[T], collection: str) -> list[T]:
+        documents = documents_at(*pair.place, collection)
+        return sorted(kind(*(document[name] for name in kind._fields)) for document in documents)
+
+    return Look(found(Row, "ltm_entries"), found(Ledgered, "ltm_blobs"), _files_in(pair.blob_root))
 
 
 def _files_in(root: Path) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from ltm_async import LTMBackend
 from ltm_async.blobs.local import LocalBlobStore
 from ltm_async.blobs.memory import MemoryBlobStore
+from ltm_async.catalogs.firestore import FirestoreCatalog
 from ltm_async.catalogs.memory import MemoryCatalog
 from ltm_async.catalogs.postgres import PostgresCatalog
 from ltm_async.catalogs.sqlite import SQLiteCatalog
@@ -212,6 +214,31 @@ class OnPostgres(Pair):
 
     def open(self, clock: ManualClock) -> tuple[Catalog, BlobStore]:
         catalog = PostgresCatalog(self.place.dsn, schema=self.place.schema)
+        return catalog, LocalBlobStore(self.blob_root, clock=clock)
+
+    async def close(self, catalog: Catalog, blobs: BlobStore) -> None:
+        await blobs.aclose()
+        await catalog.aclose()
+
+
+class ProjectPlace(NamedTuple):
+    """Where documents are."""
+
+    host: str
+    project: str
+
+
+class OnFirestore(Pair):
+    """Firestore, and local blobs in a folder."""
+
+    def __init__(self, folder: Path, place: ProjectPlace) -> None:
+        self.folder = folder
+        self.place = place
+        self.blob_root = folder / "blobs"
+
+    def open(self, clock: ManualClock) -> tuple[Catalog, BlobStore]:
+        os.environ["FIRESTORE_EMULATOR_HOST"] = self.place.host
+        catalog = FirestoreCatalog(self.place.project, clock=lambda _: clock())
         return catalog, LocalBlobStore(self.blob_root, clock=clock)
 
     async def close(self, catalog: Catalog, blobs: BlobStore) -> None:

@@ -5,11 +5,13 @@ It enforces no composite index, and takes requests of up to 4 MiB, not 10.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import pathlib
 import shutil
 import urllib.request
+import uuid
 from typing import Any
 
 from .need import missing
@@ -27,6 +29,11 @@ HOW_TO_GET = (
     "apt repository (or run `gcloud components install cloud-firestore-emulator`), or name the "
     f"jar in {VARIABLE}"
 )
+
+
+def new_project() -> str:
+    """The name of a world without documents."""
+    return f"demo-{uuid.uuid4().hex[:20]}"
 
 
 def jar() -> pathlib.Path | None:
@@ -74,33 +81,57 @@ class Firestore(Server):
         return f"127.0.0.1:{self.port}"
 
     def documents(self, project: str, collection: str) -> list[dict[str, Any]]:
-        """The fields of every document of a collection, by REST, so by no driver."""
-        query = {"structuredQuery": {"from": [{"collectionId": collection}]}}
-        answer = self._ask(project, ":runQuery", query)
-        return [_fields(item["document"]) for item in answer if "document" in item]
+        """The fields of every document of a collection, and its ``version``."""
+        return documents_at(self.host, project, collection)
 
     def clear(self, project: str) -> None:
         """Delete every document."""
         url = f"http://{self.host}/emulator/v1/projects/{project}/databases/(default)/documents"
         urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=30).close()
 
-    def _ask(self, project: str, call: str, body: Any) -> Any:
-        url = f"http://{self.host}/v1/projects/{project}/databases/(default)/documents{call}"
-        request = urllib.request.Request(
-            url,
-            data=json.dumps(body).encode(),
-            headers={"Authorization": "Bearer owner", "Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+
+def documents_at(host: str, project: str, collection: str) -> list[dict[str, Any]]:
+    return list(map(_fields, raw_documents(host, project, collection)))
+
+
+def raw_documents(host: str, project: str, collection: str) -> list[dict[str, Any]]:
+    """As REST gives them, so by no driver."""
+    query = {"structuredQuery": {"from": [{"collectionId": collection}]}}
+    answer = _ask(host, project, ":runQuery", query)
+    return [item["document"] for item in answer if "document" in item]
+
+
+def write_raw(host: str, project: str, collection: str, documents: list[dict[str, Any]]) -> None:
+    """Documents of another project, under the same names."""
+    home = f"projects/{project}/databases/(default)/documents/{collection}"
+    writes = [
+        {"update": {"name": f"{home}/{_name(document)}", "fields": document["fields"]}}
+        for document in documents
+    ]
+    if writes:
+        _ask(host, project, ":commit", {"writes": writes})
+
+
+def _ask(host: str, project: str, call: str, body: Any) -> Any:
+    request = urllib.request.Request(
+        f"http://{host}/v1/projects/{project}/databases/(default)/documents{call}",
+        data=json.dumps(body).encode(),
+        headers={"Authorization": "Bearer owner", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def _name(document: dict[str, Any]) -> str:
+    return str(document["name"]).rpartition("/")[2]
 
 
 def _fields(document: dict[str, Any]) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in document.get("fields", {}).items()}
+    updated = datetime.datetime.fromisoformat(document["updateTime"])
+    fields = {name: _plain(value) for name, value in document.get("fields", {}).items()}
+    return {**fields, "version": round(updated.timestamp() * 1e6)}
 
 
 def _plain(value: dict[str, Any]) -> Any:
     ((kind, content),) = value.items()
-    return {"integerValue": int, "nullValue": lambda _: None}.get(kind, lambda given: given)(
-        content
-    )
+    return int(content) if kind == "integerValue" else content

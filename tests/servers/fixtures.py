@@ -55,7 +55,9 @@ def firestore_server() -> Iterator[Firestore]:
         import grpc.aio
 
         grpc.aio.init_grpc_aio()  # or its engine ends with each channel, and leaves its sockets
-        yield server
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("FIRESTORE_EMULATOR_HOST", server.host)
+            yield server
 
 
 @pytest.fixture

@@ -310,6 +310,8 @@ class FirestoreCatalog(Catalog):
                         namespace, blob.blob_id, blob.key, blob.byte_size, "pending", due_at
                     ),
                 )
+            if not changes:
+                return held
             try:
                 await documents.commit(changes)
             except StaleError:
