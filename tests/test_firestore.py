@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from ltm_async import FirestoreCatalog
+from ltm_async import ConfigError, FirestoreCatalog, LTMBackend, create_catalog_backend
+from ltm_async.catalogs.firestore.layout import entry_name
 from ltm_async.protocols import Catalog
 from ltm_async.testing import CatalogContract, ManualClock
 
@@ -41,3 +43,212 @@ class TestFirestoreCatalog(CatalogContract):
 
     def _documents(self, collection: str) -> list[dict[str, Any]]:
         return self.server.documents(self.project, collection)
+
+
+@pytest.fixture
+async def ltm(firestore_server: Firestore) -> AsyncIterator[LTMBackend]:
+    """A backend on a world of its own."""
+    ltm = LTMBackend(FirestoreCatalog(new_project()), "memory:", on_unavailable="raise")
+    yield ltm
+    await catalog_of(ltm).aclose()
+
+
+def catalog_of(ltm: LTMBackend) -> FirestoreCatalog:
+    catalog = ltm._runner.stores().catalog
+    assert isinstance(catalog, FirestoreCatalog)
+    return catalog
+
+
+# What is asked of Firestore, and billed
+
+SMALL = [{"key": f"s{number:03}", "value": number} for number in range(100)]
+LARGE = [{"key": f"l{number:03}", "value": "x" * 2_000} for number in range(100)]
+
+
+def keys(entries: list[dict[str, Any]]) -> list[str]:
+    return [entry["key"] for entry in entries]
+
+
+BILLS: dict[str, tuple[Callable[[LTMBackend], Awaitable[Any]], tuple[int, int, int, int]]] = {
+    # requests, reads, writes, deletes
+    "store one small": (lambda ltm: ltm.store("k", 1), (2, 1, 1, 0)),
+    "store one small again": (lambda ltm: ltm.store("k", 2), (2, 1, 1, 0)),
+    "store one large": (lambda ltm: ltm.store("l", "x" * 2_000), (4, 3, 3, 0)),
+    "store it again": (lambda ltm: ltm.store("l", "x" * 2_000), (3, 2, 1, 0)),
+    "retrieve one": (lambda ltm: ltm.retrieve("k"), (1, 1, 0, 0)),
+    "touch": (lambda ltm: ltm.touch("k", ttl=60), (2, 1, 1, 0)),
+    "delete one small": (lambda ltm: ltm.delete("k"), (2, 1, 1, 1)),
+    "delete one large": (lambda ltm: ltm.delete("l"), (5, 3, 2, 2)),
+    "store 100 small": (lambda ltm: ltm.store_batch(SMALL), (2, 100, 100, 0)),
+    "store 100 large": (lambda ltm: ltm.store_batch(LARGE), (4, 300, 300, 0)),
+    "retrieve 100": (lambda ltm: ltm.retrieve_batch(keys(SMALL)), (1, 100, 0, 0)),
+    "delete 100 small": (lambda ltm: ltm.delete_batch(keys(SMALL)), (2, 100, 100, 100)),
+    "clean up nothing": (lambda ltm: ltm.cleanup_expired(), (3, 3, 0, 0)),
+}
+
+
+async def test_each_operation_asks_for_what_its_bill_says(ltm: LTMBackend) -> None:
+    usage = catalog_of(ltm).usage
+    await ltm.open()
+    found: dict[str, tuple[int, int, int, int]] = {}
+    for name, (call, _) in BILLS.items():
+        before = usage.requests, usage.reads, usage.writes, usage.deletes
+        result = await call(ltm)
+        assert result.success, name
+        after = usage.requests, usage.reads, usage.writes, usage.deletes
+        found[name] = tuple(new - old for new, old in zip(after, before, strict=True))  # type: ignore[assignment]
+    assert found == {name: bill for name, (_, bill) in BILLS.items()}
+
+
+async def test_a_cleanup_of_a_hundred_takes_a_few_requests(
+    firestore_server: Firestore,
+) -> None:
+    clock = ManualClock()
+    catalog = FirestoreCatalog(new_project(), clock=lambda _: clock())
+    ltm = LTMBackend(catalog, "memory:", on_unavailable="raise")
+    entries = [{**entry, "ttl": 60} for entry in SMALL[:50] + LARGE[:50]]
+    await ltm.store_batch(entries)
+    clock.advance(61)
+    before = catalog.usage.requests
+    cleaned = await ltm.cleanup_expired(limit=100)
+    assert (cleaned.deleted, cleaned.errors) == (100, [])
+    assert catalog.usage.requests - before <= 10
+    assert (await ltm.verify()).entries == 0
+    await catalog.aclose()
+
+
+# Contention
+
+
+async def test_ten_tasks_that_update_one_key_lose_nothing(ltm: LTMBackend) -> None:
+    results = await asyncio.gather(
+        *(ltm.update("sum", lambda value: value + 1, default=0) for _ in range(10))
+    )
+    assert all(result.stored for result in results)
+    assert (await ltm.retrieve("sum")).value == 10
+
+
+async def test_blind_writers_of_one_key_all_come_through_and_blobs_agree(ltm: LTMBackend) -> None:
+    values = [[number, "x" * 2_000 * (number % 2)] for number in range(8)]
+    results = await asyncio.gather(*(ltm.store("k", value) for value in values))
+    assert all(result.stored for result in results)
+    last = max(range(8), key=lambda number: results[number].version or 0)
+    assert (await ltm.retrieve("k")).value == values[last]
+    assert (await ltm.verify()).sound
+
+
+# Limits
+
+
+async def test_a_value_near_the_limit_of_a_document_is_kept_in_its_row(
+    firestore_server: Firestore,
+) -> None:
+    catalog = FirestoreCatalog(new_project())
+    ltm = LTMBackend(catalog, "memory:", on_unavailable="raise", inline_threshold=512 * 1024)
+    value = "x" * (512 * 1024 - 3)
+    stored = await ltm.store("k", value, metadata={"m": "y" * 16_000})
+    assert stored.inlined
+    found = await ltm.retrieve("k")
+    assert found.value == value
+    assert found.metadata == {"m": "y" * 16_000}
+    await catalog.aclose()
+
+
+async def test_a_batch_over_the_limit_of_a_request_is_cut(firestore_server: Firestore) -> None:
+    """The emulator takes 4 MiB, so less is asked for here."""
+    catalog = FirestoreCatalog(new_project(), batch_bytes=3_500_000)
+    ltm = LTMBackend(catalog, "memory:", on_unavailable="raise", inline_threshold=512 * 1024)
+    entries = [{"key": f"k{number:02}", "value": "x" * 400_000} for number in range(28)]
+    result = await ltm.store_batch(entries)
+    assert (result.stored, result.failed) == (28, 0)
+    assert len(set(result.versions.values())) == 4
+    assert len((await ltm.retrieve_batch(keys(entries))).results) == 28
+    await catalog.aclose()
+
+
+async def test_a_batch_of_501_is_one_commit_where_that_is_asked_for(
+    firestore_server: Firestore,
+) -> None:
+    catalog = FirestoreCatalog(new_project())
+    ltm = LTMBackend(catalog, "memory:", on_unavailable="raise", batch_size=600)
+    entries = [{"key": f"k{number:03}", "value": number} for number in range(501)]
+    result = await ltm.store_batch(entries)
+    assert result.stored == 501
+    assert len(set(result.versions.values())) == 1
+    await catalog.aclose()
+
+
+@pytest.mark.parametrize("key", ["a/b", ".", "..", "__x__", "a.b`c", "*[]~", "\u00e9" * 512])
+async def test_keys_that_no_document_may_be_named(ltm: LTMBackend, key: str) -> None:
+    metadata = {"__name__": 1, "a.b": {"`": [[1, [2]], {"/": None}]}, "*": "~"}
+    await ltm.store(key, [[1], [[2]]], metadata=metadata)
+    found = await ltm.retrieve(key)
+    assert (found.value, found.metadata) == ([[1], [[2]]], metadata)
+    assert [entry.key for entry in (await ltm.list_entries()).entries] == [key]
+    assert (await ltm.delete(key)).deleted
+
+
+async def test_collections_of_another_prefix_are_another_catalog(
+    firestore_server: Firestore,
+) -> None:
+    project = new_project()
+    catalogs = [FirestoreCatalog(project, collection_prefix=prefix) for prefix in ("", "a_")]
+    first, second = (LTMBackend(catalog, "memory:") for catalog in catalogs)
+    await first.store("k", 1)
+    assert not (await second.retrieve("k")).found
+    await second.store("k", 2)
+    assert len(firestore_server.documents(project, "a_ltm_entries")) == 1
+    for catalog in catalogs:
+        await catalog.aclose()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"project": "Upper"},
+        {"project": ""},
+        {"database": "a/b"},
+        {"database": "x"},
+        {"collection_prefix": "a/b"},
+        {"collection_prefix": "__a"},
+        {"batch_bytes": 1},
+        {"batch_bytes": 10_000_000},
+        {"batch_bytes": True},
+    ],
+)
+def test_a_wrong_option_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        FirestoreCatalog(**options)
+
+
+def test_firestore_urls() -> None:
+    catalog = create_catalog_backend("firestore://my-project/my-database?collection_prefix=a_")
+    assert isinstance(catalog, FirestoreCatalog)
+    assert repr(catalog) == "FirestoreCatalog('my-project/my-database')"
+    assert catalog._prefix == "a_"
+    for url in (
+        "firestore://UP",
+        "firestore://p/x/y",
+        "firestore://p?project=q",
+        "firestore://p?x=1",
+    ):
+        with pytest.raises(ConfigError):
+            LTMBackend(url, "memory:")
+
+
+async def test_hand_made_documents_are_corrupt_and_hide_no_other(
+    firestore_server: Firestore, ltm: LTMBackend
+) -> None:
+    catalog = catalog_of(ltm)
+    await ltm.store_batch([{"key": key, "value": 1} for key in "abc"])
+    client = await catalog._share.get()
+    home = client.collection("ltm_entries")
+    await home.document(entry_name("", "a")).update({"byte_size": "many"})
+    await home.document(entry_name("", "b")).update({"metadata": {"a": 1}, "blob_id": "../x"})
+    await ltm.store("d", 1)
+    read = await ltm.retrieve_batch(list("abcd"))
+    assert set(read.results) == {"c", "d"}
+    assert {error.error_type for error in read.errors.values()} == {"CorruptError"}
+    await ltm.store("a", 2)
+    assert (await ltm.retrieve("a")).value == 2
+    assert (await ltm.delete_batch(["a", "b"])).deleted == 2
