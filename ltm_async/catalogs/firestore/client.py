@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 NAME = "firestore"
 CLOSE_TIMEOUT_S = 5.0
+CHANNEL_OPTIONS = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
 
 if importlib.util.find_spec("google.cloud.firestore_v1") is None:
     raise ModuleNotFoundError(
@@ -43,10 +51,25 @@ def _make(key: ClientKey, loop: asyncio.AbstractEventLoop) -> Any:
     client = _client(key)
     asyncio.set_event_loop(loop)  # a channel belongs to the loop of the thread that makes it
     try:
-        _ = client._firestore_api
+        # The client's own channel would, after an outage, wait for up to two minutes.
+        client._firestore_api_internal = _api(client, key.emulator_host)
     finally:
         asyncio.set_event_loop(None)
     return client
+
+
+def _api(client: Any, emulator_host: str | None) -> Any:
+    services = importlib.import_module("google.cloud.firestore_v1.services.firestore")
+    transports = importlib.import_module(f"{services.__name__}.transports")
+    kind = transports.FirestoreGrpcAsyncIOTransport
+    if emulator_host is None:
+        channel = kind.create_channel(
+            client._target, credentials=client._credentials, options=CHANNEL_OPTIONS
+        )
+    else:
+        aio = importlib.import_module("grpc.aio")
+        channel = aio.insecure_channel(emulator_host, options=CHANNEL_OPTIONS)
+    return services.FirestoreAsyncClient(transport=kind(host=client._target, channel=channel))
 
 
 def _client(key: ClientKey) -> Any:
