@@ -31,7 +31,7 @@ from ltm_async.catalogs.postgres.pool import PoolKey
 from ltm_async.config import expand_env
 from ltm_async.dsn import Address
 
-CATALOG_NAMES = "sqlite, postgresql, postgres, memory"
+CATALOG_NAMES = "sqlite, postgresql, postgres, firestore, memory"
 ENVIRON = {"NAME": "value", "EMPTY": "", "NESTED": "${NAME}"}
 
 # Environment variables

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import json
+import pathlib
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from ltm_async import ConfigError, FirestoreCatalog, LTMBackend, create_catalog_backend
+from ltm_async.catalogs.firestore import catalog as catalog_module
+from ltm_async.catalogs.firestore.indexes import LOOKED_UP, indexes
 from ltm_async.catalogs.firestore.layout import entry_name
 from ltm_async.protocols import Catalog
 from ltm_async.testing import CatalogContract, ManualClock
@@ -61,6 +67,8 @@ def catalog_of(ltm: LTMBackend) -> FirestoreCatalog:
 
 # What is asked of Firestore, and billed
 
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
 SMALL = [{"key": f"s{number:03}", "value": number} for number in range(100)]
 LARGE = [{"key": f"l{number:03}", "value": "x" * 2_000} for number in range(100)]
 
@@ -72,7 +80,6 @@ def keys(entries: list[dict[str, Any]]) -> list[str]:
 BILLS: dict[str, tuple[Callable[[LTMBackend], Awaitable[Any]], tuple[int, int, int, int]]] = {
     # requests, reads, writes, deletes
     "store one small": (lambda ltm: ltm.store("k", 1), (2, 1, 1, 0)),
-    "store one small again": (lambda ltm: ltm.store("k", 2), (2, 1, 1, 0)),
     "store one large": (lambda ltm: ltm.store("l", "x" * 2_000), (4, 3, 3, 0)),
     "store it again": (lambda ltm: ltm.store("l", "x" * 2_000), (3, 2, 1, 0)),
     "retrieve one": (lambda ltm: ltm.retrieve("k"), (1, 1, 0, 0)),
@@ -98,6 +105,8 @@ async def test_each_operation_asks_for_what_its_bill_says(ltm: LTMBackend) -> No
         after = usage.requests, usage.reads, usage.writes, usage.deletes
         found[name] = tuple(new - old for new, old in zip(after, before, strict=True))  # type: ignore[assignment]
     assert found == {name: bill for name, (_, bill) in BILLS.items()}
+    for name, bill in found.items():
+        assert f"| {name} | {' | '.join(map(str, bill))} |\n" in README
 
 
 async def test_a_cleanup_of_a_hundred_takes_a_few_requests(
@@ -252,3 +261,28 @@ async def test_hand_made_documents_are_corrupt_and_hide_no_other(
     await ltm.store("a", 2)
     assert (await ltm.retrieve("a")).value == 2
     assert (await ltm.delete_batch(["a", "b"])).deleted == 2
+
+
+async def test_the_indexes_that_are_switched_off_are_those_of_no_query(
+    firestore_server: Firestore, ltm: LTMBackend
+) -> None:
+    """And every field is either looked up or switched off."""
+    await ltm.store("k", "x" * 2_000)
+    await ltm.store("gone", 1, ttl=60)
+    await ltm.delete("gone")
+    catalog = catalog_of(ltm)
+    project = (await catalog._share.get()).project
+    off = {
+        (override["collectionGroup"], override["fieldPath"])
+        for override in json.loads(indexes())["fieldOverrides"]
+    }
+    for collection, looked_up in LOOKED_UP.items():
+        (document, *_) = firestore_server.documents(project, collection)
+        fields = document.keys() - {"version"}
+        assert {(collection, field) for field in fields - set(looked_up)} == {
+            pair for pair in off if pair[0] == collection
+        }
+    source = inspect.getsource(catalog_module)
+    ranges = re.findall(r'Range\(\s*"(\w+)"|_up_to_now\(documents, "(\w+)"', source)
+    asked = {first or second for first, second in ranges}
+    assert asked == {field for fields in LOOKED_UP.values() for field in fields}

@@ -199,11 +199,19 @@ def test_the_limits_of_options_are_those_of_the_code(name: str, low: int, high: 
             options(value)
 
 
-def test_every_option_of_postgres_is_in_its_table() -> None:
-    table = section("PostgreSQL").split("\n\n- ")[0]
+@pytest.mark.parametrize(
+    ("title", "adapter", "in_the_url"),
+    [
+        ("PostgreSQL", registry.CATALOGS["postgresql"], {"dsn"}),
+        ("Firestore", registry.CATALOGS["firestore"], {"project", "database"}),
+    ],
+)
+def test_every_option_of_an_adapter_is_in_its_table(
+    title: str, adapter: registry.Adapter, in_the_url: set[str]
+) -> None:
+    table = section(title).split("\n\n- ")[0]
     first_cells = "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))
-    options = registry.CATALOGS["postgresql"].options.keys() - {"dsn"}
-    assert set(re.findall(r"`(\w+)`", first_cells)) == options
+    assert set(re.findall(r"`(\w+)`", first_cells)) == adapter.options.keys() - in_the_url
 
 
 def test_every_option_is_in_the_configuration_shown() -> None:
