@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .backend import LTMBackend
     from .blobs.local import LocalBlobStore
     from .blobs.memory import MemoryBlobStore
+    from .blobs.s3 import S3BlobStore
     from .catalogs.memory import MemoryCatalog
     from .catalogs.sqlite import SQLiteCatalog
     from .entry import compute_content_hash
@@ -43,6 +44,7 @@ _HOMES = {
     "backend": ("LTMBackend",),
     "blobs.local": ("LocalBlobStore",),
     "blobs.memory": ("MemoryBlobStore",),
+    "blobs.s3": ("S3BlobStore",),
     "catalogs.memory": ("MemoryCatalog",),
     "catalogs.sqlite": ("SQLiteCatalog",),
     "entry": ("compute_content_hash",),
@@ -91,6 +93,7 @@ __all__ = [
     "OutcomeUnknownError",
     "RateLimitedError",
     "RetryPolicy",
+    "S3BlobStore",
     "SQLiteCatalog",
     "StoreError",
     "SyncLTMBackend",

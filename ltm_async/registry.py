@@ -21,6 +21,10 @@ class Option:
     choices: tuple[str, ...] = ()
     """All there are; empty for any text."""
     required: bool = False
+    kind: type[str] | type[int] | type[bool] = str
+    """Numbers and true or false may be text too, as environment variables are."""
+    secret: bool = False
+    """Not to be in a URL, which ends up in logs and process lists."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,6 +35,8 @@ class Adapter:
     name: str
     extra: str
     options: Mapping[str, Option]
+    driver_comes_later: bool = False
+    """Its constructor imports no driver, so it is made, and checks its options, at once."""
 
     def load(self) -> Callable[..., Any]:
         """Import the class.
@@ -41,12 +47,7 @@ class Adapter:
         try:
             module = importlib.import_module(f"ltm_async.{self.module}")
         except ModuleNotFoundError as exc:
-            if (exc.name or "").startswith("ltm_async"):
-                raise  # our own bug, not a missing driver
-            raise MissingDriverError(
-                f"{self.name} needs {exc.name}: pip install 'ltm-async[{self.extra}]'",
-                name=exc.name,
-            ) from exc
+            raise MissingDriverError.of(exc, needed_by=self.name, extra=self.extra) from exc
         return cast("Callable[..., Any]", getattr(module, self.name))
 
 
@@ -62,6 +63,26 @@ CATALOGS: Mapping[str, Adapter] = {
 BLOB_STORES: Mapping[str, Adapter] = {
     "file": Adapter("blobs.local", "LocalBlobStore", "", {"root": Option(required=True)}),
     "memory": Adapter("blobs.memory", "MemoryBlobStore", "", {}),
+    "s3": Adapter(
+        "blobs.s3",
+        "S3BlobStore",
+        "s3",
+        {
+            "uri": Option(required=True),
+            "endpoint_url": Option(),
+            "region": Option(),
+            "path_style": Option(kind=bool),
+            "access_key_id": Option(secret=True),
+            "secret_access_key": Option(secret=True),
+            "session_token": Option(secret=True),
+            "ca_file": Option(),
+            "max_connections": Option(kind=int),
+            "allow_http": Option(kind=bool),
+            "create_only": Option(kind=bool),
+            "checksum": Option(kind=bool),
+        },
+        driver_comes_later=True,
+    ),
 }
 ADAPTERS = {adapter.name: adapter for adapter in (*CATALOGS.values(), *BLOB_STORES.values())}
 
@@ -113,6 +134,10 @@ def plan_blob_store(spec: object) -> Callable[[], BlobStore]:
         config["root"] = rest
     elif scheme == "memory" and rest:
         raise ConfigError("storage_uri 'memory:' takes nothing after its colon")
+    elif scheme == "s3":
+        location, _, query = rest.partition("?")
+        config["uri"] = f"s3://{location}"
+        _add_query("storage_uri", query, config, BLOB_STORES["s3"].options)
     return _plan("storage_uri", BLOB_STORES, scheme, config)
 
 
@@ -125,19 +150,52 @@ def _plan(
         )
     adapter = known[name]
     check_names(f"{what} {name!r}", options, adapter.options)
+    checked: dict[str, object] = {}
     for option, allowed in adapter.options.items():
         if option in options:
-            _check_option(f"{what} {name!r}: {option}", options[option], allowed)
+            checked[option] = _checked(f"{what} {name!r}: {option}", options[option], allowed)
         elif allowed.required:
             raise ConfigError(f"{what} {name!r} needs the option {option!r}")
-    return lambda: adapter.load()(**options)
+    if adapter.driver_comes_later:
+        made = adapter.load()(**checked)
+        return lambda: made
+    return lambda: adapter.load()(**checked)
 
 
-def _check_option(what: str, value: object, allowed: Option) -> None:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ConfigError(f"{what} must be text, not {shown(value)}")
+_BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def _checked(what: str, value: object, allowed: Option) -> str | int:
+    """*value* as the option's kind; a secret is not repeated in the error."""
+    if allowed.kind is bool and isinstance(value, str):
+        value = _BOOLS.get(value.lower(), value)
+    elif allowed.kind is int and isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:20])
+    if type(value) is not allowed.kind or value == "" or "\0" in str(value):
+        found = type(value).__name__ if allowed.secret else shown(value)
+        raise ConfigError(f"{what} must be {_KINDS[allowed.kind]}, not {found}")
     if allowed.choices and value not in allowed.choices:
         raise ConfigError(f"{what} is {shown(value)}, there are {', '.join(allowed.choices)}")
+    return value
+
+
+_KINDS = {str: "text", int: "a number", bool: "true or false"}
+
+
+def _add_query(what: str, query: str, config: dict[str, Any], known: Mapping[str, Option]) -> None:
+    """Add the options of a URL's query to *config*."""
+    from urllib.parse import unquote
+
+    for part in filter(None, query.split("&")):
+        name, _, value = part.partition("=")
+        if name in known and known[name].secret:
+            raise ConfigError(
+                f"{what} has {name} in its URL, which others may read; give it as an option of "
+                "the configuration, or leave it to the environment"
+            )
+        if name in config:
+            raise ConfigError(f"{what} gives {name[:60]!r} twice")
+        config[name] = unquote(value)
 
 
 def _sqlite_options(rest: str) -> dict[str, str]:
