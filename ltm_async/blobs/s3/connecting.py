@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ...errors import MissingDriverError
@@ -15,12 +14,32 @@ if TYPE_CHECKING:
     from .requests import Requests
 
 
-@contextlib.asynccontextmanager
-async def connected(options: Options) -> AsyncIterator[Requests]:
-    """What can be asked of S3, by one client with its connections."""
-    driver = await asyncio.to_thread(_load, options)
-    async with driver.requests() as requests:
-        yield requests
+class Connection:
+    """What can be asked of S3, by one client and its connections, while it is entered.
+
+    No generator: asyncio closes all of those at once when a loop ends, the outer ones while the
+    inner ones are still at it.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    async def __aenter__(self) -> Requests:
+        driver = await asyncio.to_thread(_load, self._options)
+        self._sender = driver.sender()
+        try:
+            return await driver.requests(self._sender)
+        except BaseException:
+            await self._sender.close()
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._sender.close()
 
 
 def _load(options: Options) -> Driver:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import ssl
 import threading
-from collections.abc import AsyncIterator
 from typing import Any
 
 import botocore.session
@@ -22,12 +20,11 @@ from botocore.utils import get_environ_proxies
 from ...errors import ConfigError
 from ...worker import PerProcess
 from .options import Options, check_endpoint
-from .replies import translating
+from .replies import reading
 from .requests import Requests
 from .sending import Sender
 
 DEFAULT_REGION = "us-east-1"
-CLOSE_TIMEOUT_S = 5.0
 
 
 class _Models:
@@ -50,7 +47,7 @@ class Driver:
         blocking = botocore.session.Session()
         self._session = AioSession()
         models = _models.get()
-        with translating():
+        with reading():
             with models.lock:
                 models.loader = models.loader or blocking.get_component("data_loader")
                 for session in (blocking, self._session):
@@ -92,23 +89,19 @@ class Driver:
             ),
         }
 
-    @contextlib.asynccontextmanager
-    async def requests(self) -> AsyncIterator[Requests]:
-        """They belong to the running loop, as the connections do."""
-        sender = Sender(
+    def sender(self) -> Sender:
+        """It belongs to the running loop, as its connections do."""
+        return Sender(
             context=self._context, max_connections=self._options.max_connections, proxy=self._proxy
         )
-        try:
-            with translating():
-                creation = self._session.create_client("s3", **self._arguments())
-                client = await creation.__aenter__()
-            client.meta.events.register_first("before-send.s3", sender.send)
-            client.meta.events.register_first("needs-retry.s3", _never_again)
-            yield Requests(client)
-        finally:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await sender.close()
+
+    async def requests(self, sender: Sender) -> Requests:
+        """Requests of a client that leaves the sending to *sender*."""
+        with reading():
+            client = await self._session.create_client("s3", **self._arguments()).__aenter__()
+        client.meta.events.register_first("before-send.s3", sender.send)
+        client.meta.events.register_first("needs-retry.s3", _never_again)
+        return Requests(client)
 
 
 class _Found:

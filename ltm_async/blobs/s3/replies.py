@@ -12,9 +12,12 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
 )
+from botocore.exceptions import ConnectionError as NotConnectedError
 from botocore.parsers import ResponseParserError
 
 from ...errors import (
@@ -68,13 +71,17 @@ def translating() -> Iterator[None]:
         raise AccessDeniedError("s3: the credentials could not be retrieved", store="s3") from exc
     except ResponseParserError as exc:
         raise OutcomeUnknownError("s3: the reply is none of S3", store="s3") from exc
-    except (BotoCoreError, aiohttp.ClientError, OSError) as exc:
-        raise StoreError(f"s3: {type(exc).__name__}: {exc}", store="s3") from exc
+    except NotConnectedError as exc:
+        raise UnavailableError(f"s3: {exc}", store="s3") from exc
+    except (HTTPClientError, IncompleteReadError, aiohttp.ClientError, OSError) as exc:
+        raise OutcomeUnknownError(f"s3: the reply was cut: {exc}", store="s3") from exc
+    except BotoCoreError as exc:
+        raise StoreError(f"s3: {exc}", store="s3") from exc
 
 
 @contextlib.contextmanager
 def reading() -> Iterator[None]:
-    """What is lost of a read had no effect, whenever it was lost."""
+    """The same, where nothing that is lost can have had an effect."""
     try:
         with translating():
             yield

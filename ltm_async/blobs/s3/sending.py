@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ssl
 from typing import Any
 
@@ -16,6 +18,7 @@ READ_TIMEOUT_S = 20.0
 """Without a byte of the reply, once the request is sent."""
 KEEP_ALIVE_S = 12.0
 """As the driver has it: shorter than what servers grant an idle connection."""
+CLOSE_TIMEOUT_S = 5.0
 
 
 class Sender:
@@ -23,7 +26,7 @@ class Sender:
 
     That session follows redirects to wherever they lead, with the session token and the body, and
     sends a request again when a connection breaks. It also makes an SSL context for each
-    client, at 20 ms. Belongs to the running loop.
+    client, at 20 ms.
     """
 
     def __init__(self, *, context: ssl.SSLContext, max_connections: int, proxy: str | None) -> None:
@@ -83,7 +86,9 @@ class Sender:
         return response
 
     async def close(self) -> None:
-        await self._session.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._session.close()
 
 
 async def _once(

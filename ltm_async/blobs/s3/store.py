@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ...errors import ClosedError, CorruptError, StoreError, UnavailableError
 from ...protocols import BlobInfo, BlobStore
 from ...shared import Shared
-from .connecting import connected
+from .connecting import Connection
 from .options import Options, check_bool, check_location, check_options
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class S3BlobStore(BlobStore):
     """
 
     name = "s3"
-    _clients: ClassVar[Shared[Options, Requests]] = Shared(connected)
+    _clients: ClassVar[Shared[Options, Requests]] = Shared(Connection)
 
     def __init__(
         self,
