@@ -68,11 +68,13 @@ class Requests:
                 if status(exc) == 404 and error_code(exc) != "NoSuchBucket":
                     return None
                 raise
-            async with reply["Body"] as body:
+            body = reply["Body"]
+            try:
                 if reply.get("ContentLength", limit + 1) <= limit:
                     return bytes(await body.read())
-                # Leaving without the rest closes the connection; only a forged row gets here.
                 return await _first(body, limit)
+            finally:
+                body.close()  # and the connection, where the rest is not wanted or did not come
 
     async def delete(self, bucket: str, keys: Sequence[str]) -> dict[str, StoreError]:
         """Delete at most 1,000 objects; those that failed, and why."""
