@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
+import json
 import os
 import statistics
 import subprocess
@@ -88,6 +89,19 @@ def python(*arguments: str) -> str:
     return done.stdout
 
 
+def phases(code: str, *arguments: str) -> dict[str, float]:
+    """Milliseconds of each phase of a new process, and of all up to the last.
+
+    *code* prints a JSON list of names and of what ``time.monotonic`` said at each one's end.
+    """
+    began = previous = time.monotonic()
+    spent_ms = {}
+    for name, at in json.loads(python("-c", code, *arguments)):
+        spent_ms[name] = (at - previous) * 1e3
+        previous = at
+    return {**spent_ms, "in all": (previous - began) * 1e3}
+
+
 @contextlib.asynccontextmanager
 async def both(folder: str, *, batch_size: int = 500) -> AsyncIterator[tuple[LTMBackend, Bare]]:
     """The library and its bare rival in one folder, hence on one disk."""
@@ -104,8 +118,9 @@ async def race(
     prepare: Callable[[int], T],
     *,
     rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Milliseconds of every side in every round.
+    """Milliseconds, by *clock*, of every side in every round.
 
     In a round all sides do the same work, one right after the other, the first of a round being
     the last of the next: a slow moment of the machine hits all of them.
@@ -115,9 +130,9 @@ async def race(
     for turn in range(WARMUP + rounds):
         work = prepare(turn)
         for name in order:
-            began = time.perf_counter()
+            began = clock()
             await sides[name](work)
-            elapsed_ms = (time.perf_counter() - began) * 1e3
+            elapsed_ms = (clock() - began) * 1e3
             if turn >= WARMUP:
                 spent_ms[name].append(elapsed_ms)
         order.append(order.pop(0))

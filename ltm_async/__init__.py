@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from .backend import LTMBackend
     from .blobs.local import LocalBlobStore
     from .blobs.memory import MemoryBlobStore
-    from .catalogs.firestore import FirestoreCatalog as FirestoreCatalog
+    from .blobs.s3 import S3BlobStore
+    from .catalogs.firestore import FirestoreCatalog
     from .catalogs.memory import MemoryCatalog
-    from .catalogs.postgres import PostgresCatalog as PostgresCatalog
+    from .catalogs.postgres import PostgresCatalog
     from .catalogs.sqlite import SQLiteCatalog
     from .entry import compute_content_hash
     from .errors import (
@@ -46,7 +47,10 @@ _HOMES = {
     "backend": ("LTMBackend",),
     "blobs.local": ("LocalBlobStore",),
     "blobs.memory": ("MemoryBlobStore",),
+    "blobs.s3": ("S3BlobStore",),
+    "catalogs.firestore": ("FirestoreCatalog",),
     "catalogs.memory": ("MemoryCatalog",),
+    "catalogs.postgres": ("PostgresCatalog",),
     "catalogs.sqlite": ("SQLiteCatalog",),
     "entry": ("compute_content_hash",),
     "errors": (
@@ -73,8 +77,6 @@ _HOMES = {
     "sync": ("SyncLTMBackend",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_DRIVEN = ("FirestoreCatalog", "PostgresCatalog")
-"""Adapters whose driver an extra brings; not in ``__all__``, so that ``import *`` needs none."""
 
 __all__ = [
     "AccessDeniedError",
@@ -87,6 +89,7 @@ __all__ = [
     "CorruptError",
     "DeadlineError",
     "FencedError",
+    "FirestoreCatalog",
     "InvalidEntryError",
     "LTMBackend",
     "LTMError",
@@ -95,8 +98,10 @@ __all__ = [
     "MemoryCatalog",
     "MissingDriverError",
     "OutcomeUnknownError",
+    "PostgresCatalog",
     "RateLimitedError",
     "RetryPolicy",
+    "S3BlobStore",
     "SQLiteCatalog",
     "StoreError",
     "SyncLTMBackend",
@@ -112,20 +117,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    value: Any
-    if name in _DRIVEN:
-        from .registry import ADAPTERS
-
-        value = ADAPTERS[name].load()
-    elif name in _HOME:
-        import importlib
-
-        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    else:
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted((*__all__, *_DRIVEN))
+    return __all__

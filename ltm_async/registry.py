@@ -7,7 +7,6 @@ import importlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, cast
-from urllib.parse import unquote
 
 from .config import check_names, expand_env
 from .entry import shown
@@ -19,32 +18,13 @@ from .protocols import BlobStore, Catalog
 class Option:
     """What an adapter's option may be, so that a wrong one is refused before its import."""
 
-    kind: type = str
-    """``str``, ``int`` or ``bool``; each may also be given as text, as URLs and variables do."""
     choices: tuple[str, ...] = ()
     """All there are; empty for any text."""
     required: bool = False
-
-    def checked(self, what: str, value: object) -> object:
-        """*value* as its kind, or ConfigError."""
-        if type(value) is self.kind is not str:
-            return value
-        if not isinstance(value, str) or not value or "\0" in value:
-            raise ConfigError(f"{what} must be {_KINDS[self.kind]}, not {shown(value)}")
-        if self.choices and value not in self.choices:
-            raise ConfigError(f"{what} is {shown(value)}, there are {', '.join(self.choices)}")
-        try:
-            return _FROM_TEXT[self.kind](value)
-        except (KeyError, ValueError):
-            raise ConfigError(f"{what} must be {_KINDS[self.kind]}, not {shown(value)}") from None
-
-
-_KINDS = {str: "text", int: "a whole number", bool: "true or false"}
-_FROM_TEXT: Mapping[type, Callable[[str], object]] = {
-    str: str,
-    int: int,
-    bool: {"true": True, "false": False}.__getitem__,
-}
+    kind: type[str] | type[int] | type[bool] = str
+    """Numbers and true or false may be text too, as environment variables are."""
+    secret: bool = False
+    """Not to be in a URL, which ends up in logs and process lists."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,8 +35,8 @@ class Adapter:
     name: str
     extra: str
     options: Mapping[str, Option]
-    check: Callable[[Mapping[str, Any]], None] | None = None
-    """What the constructor would find wrong, found without the driver."""
+    driver_comes_later: bool = False
+    """Its constructor imports no driver, so it is made, and checks its options, at once."""
 
     def load(self) -> Callable[..., Any]:
         """Import the class.
@@ -67,21 +47,8 @@ class Adapter:
         try:
             module = importlib.import_module(f"ltm_async.{self.module}")
         except ModuleNotFoundError as exc:
-            if (exc.name or "").startswith("ltm_async"):
-                raise  # our own bug, not a missing driver
-            raise MissingDriverError(
-                f"{self.name} needs {exc.name}: pip install 'ltm-async[{self.extra}]'",
-                name=exc.name,
-            ) from exc
+            raise MissingDriverError.of(exc, needed_by=self.name, extra=self.extra) from exc
         return cast("Callable[..., Any]", getattr(module, self.name))
-
-
-def _check_postgres(options: Mapping[str, Any]) -> None:
-    from .dsn import Address
-    from .schema import check_schema
-
-    Address.of(options["dsn"])
-    check_schema(options.get("schema", "public"))
 
 
 _POSTGRES = Adapter(
@@ -89,40 +56,14 @@ _POSTGRES = Adapter(
     "PostgresCatalog",
     "postgres",
     {
-        "dsn": Option(required=True),
+        "dsn": Option(required=True, secret=True),
         "schema": Option(),
-        "min_size": Option(int),
-        "max_size": Option(int),
-        "pooler": Option(bool),
-        "install": Option(bool),
+        "min_size": Option(kind=int),
+        "max_size": Option(kind=int),
+        "pooler": Option(kind=bool),
+        "install": Option(kind=bool),
     },
-    _check_postgres,
-)
-
-
-def _check_firestore(options: Mapping[str, Any]) -> None:
-    from .catalogs.firestore.options import check_options
-
-    check_options(
-        options.get("project"),
-        options.get("database"),
-        options.get("collection_prefix", ""),
-        options.get("batch_bytes", 65_536),
-    )
-
-
-_FIRESTORE = Adapter(
-    "catalogs.firestore",
-    "FirestoreCatalog",
-    "firestore",
-    {
-        "project": Option(),
-        "database": Option(),
-        "collection_prefix": Option(),
-        "credentials_file": Option(),
-        "batch_bytes": Option(int),
-    },
-    _check_firestore,
+    driver_comes_later=True,
 )
 CATALOGS: Mapping[str, Adapter] = {
     "sqlite": Adapter(
@@ -133,12 +74,44 @@ CATALOGS: Mapping[str, Adapter] = {
     ),
     "postgresql": _POSTGRES,
     "postgres": _POSTGRES,
-    "firestore": _FIRESTORE,
+    "firestore": Adapter(
+        "catalogs.firestore",
+        "FirestoreCatalog",
+        "firestore",
+        {
+            "project": Option(),
+            "database": Option(),
+            "collection_prefix": Option(),
+            "credentials_file": Option(),
+            "batch_bytes": Option(kind=int),
+        },
+        driver_comes_later=True,
+    ),
     "memory": Adapter("catalogs.memory", "MemoryCatalog", "", {}),
 }
 BLOB_STORES: Mapping[str, Adapter] = {
     "file": Adapter("blobs.local", "LocalBlobStore", "", {"root": Option(required=True)}),
     "memory": Adapter("blobs.memory", "MemoryBlobStore", "", {}),
+    "s3": Adapter(
+        "blobs.s3",
+        "S3BlobStore",
+        "s3",
+        {
+            "uri": Option(required=True),
+            "endpoint_url": Option(),
+            "region": Option(),
+            "path_style": Option(kind=bool),
+            "access_key_id": Option(secret=True),
+            "secret_access_key": Option(secret=True),
+            "session_token": Option(secret=True),
+            "ca_file": Option(),
+            "max_connections": Option(kind=int),
+            "allow_http": Option(kind=bool),
+            "create_only": Option(kind=bool),
+            "checksum": Option(kind=bool),
+        },
+        driver_comes_later=True,
+    ),
 }
 ADAPTERS = {adapter.name: adapter for adapter in (*CATALOGS.values(), *BLOB_STORES.values())}
 
@@ -194,6 +167,10 @@ def plan_blob_store(spec: object) -> Callable[[], BlobStore]:
         config["root"] = rest
     elif scheme == "memory" and rest:
         raise ConfigError("storage_uri 'memory:' takes nothing after its colon")
+    elif scheme == "s3":
+        location, _, query = rest.partition("?")
+        config["uri"] = f"s3://{location}"
+        _add_query("storage_uri", query, config, BLOB_STORES["s3"].options)
     return _plan("storage_uri", BLOB_STORES, scheme, config)
 
 
@@ -206,16 +183,52 @@ def _plan(
         )
     adapter = known[name]
     check_names(f"{what} {name!r}", options, adapter.options)
+    checked: dict[str, object] = {}
     for option, allowed in adapter.options.items():
-        if allowed.required and option not in options:
+        if option in options:
+            checked[option] = _checked(f"{what} {name!r}: {option}", options[option], allowed)
+        elif allowed.required:
             raise ConfigError(f"{what} {name!r} needs the option {option!r}")
-    checked = {
-        option: adapter.options[option].checked(f"{what} {name!r}: {option}", value)
-        for option, value in options.items()
-    }
-    if adapter.check is not None:
-        adapter.check(checked)
+    if adapter.driver_comes_later:
+        made = adapter.load()(**checked)
+        return lambda: made
     return lambda: adapter.load()(**checked)
+
+
+_BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def _checked(what: str, value: object, allowed: Option) -> str | int:
+    """*value* as the option's kind; a secret is not repeated in the error."""
+    if allowed.kind is bool and isinstance(value, str):
+        value = _BOOLS.get(value.lower(), value)
+    elif allowed.kind is int and isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:20])
+    if type(value) is not allowed.kind or value == "" or "\0" in str(value):
+        found = type(value).__name__ if allowed.secret else shown(value)
+        raise ConfigError(f"{what} must be {_KINDS[allowed.kind]}, not {found}")
+    if allowed.choices and value not in allowed.choices:
+        raise ConfigError(f"{what} is {shown(value)}, there are {', '.join(allowed.choices)}")
+    return value
+
+
+_KINDS = {str: "text", int: "a number", bool: "true or false"}
+
+
+def _add_query(what: str, query: str, config: dict[str, Any], known: Mapping[str, Option]) -> None:
+    """Add the options of a URL's query to *config*."""
+    from urllib.parse import unquote
+
+    for part in filter(None, query.split("&")):
+        name, _, value = part.partition("=")
+        if name in known and known[name].secret:
+            raise ConfigError(
+                f"{what} has {name} in its URL, which others may read; give it as an option of "
+                "the configuration, or leave it to the environment"
+            )
+        if name in config:
+            raise ConfigError(f"{what} gives {name[:60]!r} twice")
+        config[name] = unquote(value)
 
 
 def _sqlite_options(rest: str) -> dict[str, str]:
@@ -226,43 +239,32 @@ def _sqlite_options(rest: str) -> dict[str, str]:
         path = location[3:]
     else:
         raise ConfigError("a SQLite URL has three slashes before its path: sqlite:///memory.db")
-    return _with_query("SQLite", {"path": path}, query)
+    options = {"path": path}
+    _add_query("the SQLite URL", query, options, {})
+    return options
 
 
 def _postgres_options(url: str) -> dict[str, str]:
     """Our options are taken out of the URL's query; the rest of it is the driver's."""
     location, mark, query = url.partition("?")
-    ours = _POSTGRES.options.keys() - {"dsn"}
-    options: dict[str, str] = {}
+    ours: list[str] = []
     theirs: list[str] = []
     for part in query.split("&"):
-        name, _, value = part.partition("=")
-        if name not in ours:
-            theirs.append(part)
-        elif name in options:
-            raise ConfigError(f"the PostgreSQL URL gives {name} twice")
-        else:
-            options[name] = unquote(value)
+        known = part.partition("=")[0] in _POSTGRES.options.keys() - {"dsn"}
+        (ours if known else theirs).append(part)
     rest = "&".join(theirs)
-    return {"dsn": f"{location}{mark}{rest}" if rest else location, **options}
+    options = {"dsn": f"{location}{mark}{rest}" if rest else location}
+    _add_query("the PostgreSQL URL", "&".join(ours), options, {})
+    return options
 
 
 def _firestore_options(rest: str) -> dict[str, str]:
     """``//project/database?…``, either of which may be missing."""
     location, _, query = rest.removeprefix("//").partition("?")
     project, _, database = location.partition("/")
-    options = {"project": project, "database": database.rstrip("/")}
-    given = {name: value for name, value in options.items() if value}
-    return _with_query("Firestore", given, query)
-
-
-def _with_query(what: str, options: dict[str, str], query: str) -> dict[str, str]:
-    """*options* and those of a URL's query, none of which may be given twice."""
-    for part in filter(None, query.split("&")):
-        name, _, value = part.partition("=")
-        if name in options:
-            raise ConfigError(f"the {what} URL gives {name} twice")
-        options[name] = unquote(value)
+    given = {"project": project, "database": database.rstrip("/")}
+    options = {name: value for name, value in given.items() if value}
+    _add_query("the Firestore URL", query, options, {})
     return options
 
 

@@ -101,9 +101,9 @@ def test_the_names_for_type_checkers_are_the_public_names() -> None:
             continue
         assert statement.level == 1
         for alias in statement.names:
-            assert alias.asname in {None, alias.name}
+            assert alias.asname is None
             homes[alias.name] = statement.module or ""
-    assert {*homes, "__version__"} == {*ltm_async.__all__, *ltm_async._DRIVEN}
+    assert {*homes, "__version__"} == set(ltm_async.__all__)
     for name, home in homes.items():
         module = inspect.getmodule(getattr(ltm_async, name))
         assert module is not None
@@ -128,18 +128,34 @@ def test_a_star_import_gives_the_public_names() -> None:
     assert space.keys() - {"__builtins__"} == set(ltm_async.__all__)
 
 
-def test_a_missing_driver_is_named_with_its_extra() -> None:
-    script = """
-import sys
-sys.modules["asyncpg"] = None
-import ltm_async
+@pytest.mark.parametrize(
+    ("url", "driver", "said"),
+    [
+        (
+            "postgresql://localhost/db",
+            "asyncpg",
+            "PostgresCatalog needs asyncpg: pip install 'ltm-async[postgres]'",
+        ),
+        (
+            "firestore://my-project",
+            "google.cloud.firestore_v1",
+            "FirestoreCatalog needs google.cloud.firestore_v1: pip install 'ltm-async[firestore]'",
+        ),
+    ],
+)
+def test_a_missing_driver_is_named_with_its_extra_by_the_first_call(
+    url: str, driver: str, said: str
+) -> None:
+    script = f"""
+import asyncio, sys
+sys.modules["{driver}"] = None
 from ltm_async import *
+ltm = LTMBackend("{url}", "memory:")
 try:
-    ltm_async.PostgresCatalog
-except ltm_async.MissingDriverError as exc:
+    asyncio.run(ltm.retrieve("k"))
+except MissingDriverError as exc:
     print(exc)
 """
-    said = "PostgresCatalog needs asyncpg: pip install 'ltm-async[postgres]'"
     assert run(script) == said
 
 
@@ -170,7 +186,7 @@ def test_options_after_the_first_argument_are_keywords(method: str) -> None:
 
 
 def public_things() -> Iterator[tuple[str, object]]:
-    for name in (*ltm_async.__all__, *ltm_async._DRIVEN):
+    for name in ltm_async.__all__:
         thing = getattr(ltm_async, name)
         if not callable(thing):
             continue

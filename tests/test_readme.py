@@ -147,6 +147,12 @@ def test_the_adapters_named_are_those_there_are() -> None:
             registry.plan_blob_store(uri)
 
 
+def test_the_options_of_s3_are_those_there_are() -> None:
+    table = section("S3").split("| option |")[1]
+    names = "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))
+    assert {*re.findall(r"`(\w+)`", names), "uri"} == set(registry.BLOB_STORES["s3"].options)
+
+
 def test_the_tree_of_errors_is_the_one_of_the_module() -> None:
     shown = [block.text for block in blocks() if block.text.startswith("LTMError\n")]
     (tree,) = re.findall(r"^    LTMError\n.*?\n\n", errors.__doc__ or "", re.MULTILINE | re.DOTALL)

@@ -16,6 +16,7 @@ from ltm_async import (
     MemoryBlobStore,
     MemoryCatalog,
     RetryPolicy,
+    S3BlobStore,
     SQLiteCatalog,
     compute_content_hash,
     create_catalog_backend,
@@ -53,6 +54,7 @@ def adapters_fit_their_protocols() -> None:
     accepts_catalog(faulty_catalog(MemoryCatalog(), Faults()))
     accepts_blob_store(LocalBlobStore(pathlib.Path("blobs"), clock=clock))
     accepts_blob_store(MemoryBlobStore(clock=clock))
+    accepts_blob_store(S3BlobStore("s3://bucket/prefix/", region="eu-west-1", path_style=True))
     accepts_blob_store(faulty_blob_store(MemoryBlobStore(), Faults()))
 
 

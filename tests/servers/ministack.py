@@ -68,6 +68,7 @@ class MiniStack(Server):
         }
         super().__init__("s3", command, folder=folder, port=port, environ=environ)
         self.ca_file = ca_file
+        self._session: Any = None
         self.endpoint_url = f"{'https' if certificate else 'http'}://127.0.0.1:{port}"
         self.key: Key
         """May do all of S3."""
@@ -87,8 +88,10 @@ class MiniStack(Server):
         import botocore.config
         import botocore.session
 
+        if self._session is None:
+            self._session = botocore.session.Session()  # the first client takes 100 ms
         key = key or self.key
-        return botocore.session.Session().create_client(
+        return self._session.create_client(
             service,
             endpoint_url=endpoint_url or self.endpoint_url,
             region_name=self.region,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib
-import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from ...errors import StoreError
+from ...errors import MissingDriverError, StoreError
 
 if TYPE_CHECKING:
     from google.cloud.firestore_v1 import AsyncClient
@@ -23,11 +22,6 @@ CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
-
-if importlib.util.find_spec("google.cloud.firestore_v1") is None:
-    raise ModuleNotFoundError(
-        "No module named 'google.cloud.firestore'", name="google.cloud.firestore"
-    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,8 +67,11 @@ def _api(client: Any, emulator_host: str | None) -> Any:
 
 
 def _client(key: ClientKey) -> Any:
-    firestore = importlib.import_module("google.cloud.firestore_v1")
-    importlib.import_module(".documents", __package__)
+    try:
+        firestore = importlib.import_module("google.cloud.firestore_v1")
+        importlib.import_module(".documents", __package__)
+    except ModuleNotFoundError as exc:
+        raise MissingDriverError.of(exc, needed_by="FirestoreCatalog", extra="firestore") from exc
     credentials = None
     if key.credentials_file is not None:
         account = importlib.import_module("google.oauth2.service_account")

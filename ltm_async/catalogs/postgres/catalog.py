@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...dsn import Address
 from ...entry import NEVER, Expiry, prefix_end
-from ...errors import ClosedError, ConfigError
+from ...errors import ClosedError
 from ...protocols import (
     Catalog,
     CatalogStats,
@@ -22,10 +22,12 @@ from ...protocols import (
     Write,
     Written,
 )
-from ...schema import check_schema
 from ...shared import Shared
-from .failures import NAME, commanding
-from .pool import Pool, PoolKey, borrow, close_pool, open_pool
+from .connecting import close, connect
+from .options import PoolKey
+
+if TYPE_CHECKING:
+    from .pool import Connections
 
 DELETIONS_KEPT_US = 7 * 86_400 * 1_000_000
 AFTER_ALL_KEYS = "\U0010ffff" * 257
@@ -57,8 +59,8 @@ class PostgresCatalog(Catalog):
         ConfigError: An argument cannot be used.
     """
 
-    name = NAME
-    _pools: ClassVar[Shared[PoolKey, Pool]] = Shared(open_pool, close_pool)
+    name = "postgres"
+    _pools: ClassVar[Shared[PoolKey, Connections]] = Shared(connect, close)
 
     def __init__(
         self,
@@ -71,11 +73,6 @@ class PostgresCatalog(Catalog):
         install: bool = True,
     ) -> None:
         address = Address.of(dsn)
-        check_schema(schema)
-        _check_size("min_size", min_size, 0)
-        _check_size("max_size", max_size, max(1, min_size))
-        if pooler not in (True, False, None) or install not in (True, False):
-            raise ConfigError("pooler must be true, false or None, and install true or false")
         key = PoolKey(address, schema, min_size, max_size, pooler, install)
         self._shown = address.shown
         self._functions = f'SELECT * FROM "{schema}".ltm_'  # noqa: S608  # checked
@@ -234,16 +231,10 @@ class PostgresCatalog(Catalog):
         """The rows that *function* gives; *keys* and *versions* are for a conflict's error."""
         self._check_open()
         places = ", ".join(f"${number}" for number in range(1, len(arguments) + 1))
-        pool = await self._share.get()
-        with commanding(keys, versions):
-            async with borrow(pool) as conn:
-                return await conn.fetch(f"{self._functions}{function}({places})", *arguments)
+        query = f"{self._functions}{function}({places})"
+        connections = await self._share.get()
+        return await connections.fetch(query, arguments, keys, versions)
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the postgres catalog is closed")
-
-
-def _check_size(name: str, value: object, least: int) -> None:
-    if type(value) is not int or not least <= value <= 1_000:
-        raise ConfigError(f"{name} is {value!r}, it must be {least} to 1000")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal, TypeAlias, cast
 
 import asyncpg
@@ -16,7 +15,8 @@ from ...dsn import Address
 from ...errors import ConfigError
 from ...schema import VERSION, postgres_script
 from ...tls import default_context
-from .failures import connecting
+from .failures import commanding, connecting
+from .options import PoolKey
 
 CONNECT_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
@@ -35,18 +35,6 @@ CACHEABLE_STATEMENT = 1_000
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Borrowed: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PoolKey:
-    """What makes two catalogs share a pool."""
-
-    address: Address
-    schema: str
-    min_size: int
-    max_size: int
-    pooler: bool | None
-    install: bool
 
 
 _BROKEN = (
@@ -69,6 +57,28 @@ class _Connection(asyncpg.Connection):
     def idle_s(self) -> float:
         monotonic, wall = self._used_at
         return max(time.monotonic() - monotonic, time.time() - wall)
+
+
+class Connections:
+    """The pool, as the catalog uses it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def fetch(
+        self,
+        query: str,
+        arguments: Sequence[Any],
+        keys: Sequence[str],
+        versions: Sequence[int | None],
+    ) -> list[Any]:
+        """The rows that *query* gives; *keys* and *versions* are for a conflict's error."""
+        with commanding(keys, versions):
+            async with borrow(self._pool) as conn:
+                return await conn.fetch(query, *arguments)
+
+    async def aclose(self) -> None:
+        await close_pool(self._pool)
 
 
 async def open_pool(key: PoolKey) -> Pool:
