@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .backend import LTMBackend
+    from .blobs.gcs import GCSBlobStore as GCSBlobStore
     from .blobs.local import LocalBlobStore
     from .blobs.memory import MemoryBlobStore
     from .catalogs.memory import MemoryCatalog
@@ -72,7 +73,7 @@ _HOMES = {
     "sync": ("SyncLTMBackend",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-_DRIVEN = ("PostgresCatalog",)
+_DRIVEN = ("GCSBlobStore", "PostgresCatalog")
 """Adapters whose driver an extra brings; not in ``__all__``, so that ``import *`` needs none."""
 
 __all__ = [

@@ -40,6 +40,13 @@ class ConfigError(LTMError, ValueError):
 class MissingDriverError(LTMError, ImportError):
     """A driver is not installed; the message names the extra that brings it."""
 
+    @classmethod
+    def of(cls, exc: ModuleNotFoundError, *, needed_by: str, extra: str) -> MissingDriverError:
+        """For an import that failed; raises *exc* itself where it is our own module's fault."""
+        if (exc.name or "").startswith("ltm_async"):
+            raise exc
+        return cls(f"{needed_by} needs {exc.name}: pip install 'ltm-async[{extra}]'", name=exc.name)
+
 
 class InvalidEntryError(LTMError, ValueError):
     """A key, value, metadata, TTL or batch breaks a limit; raised before any I/O."""

@@ -24,13 +24,16 @@ class Option:
     choices: tuple[str, ...] = ()
     """All there are; empty for any text."""
     required: bool = False
+    secret: bool = False
+    """Not to be in a URL, which ends up in logs and process lists, nor in an error."""
 
     def checked(self, what: str, value: object) -> object:
         """*value* as its kind, or ConfigError."""
         if type(value) is self.kind is not str:
             return value
         if not isinstance(value, str) or not value or "\0" in value:
-            raise ConfigError(f"{what} must be {_KINDS[self.kind]}, not {shown(value)}")
+            found = type(value).__name__ if self.secret else shown(value)
+            raise ConfigError(f"{what} must be {_KINDS[self.kind]}, not {found}")
         if self.choices and value not in self.choices:
             raise ConfigError(f"{what} is {shown(value)}, there are {', '.join(self.choices)}")
         try:
@@ -67,12 +70,7 @@ class Adapter:
         try:
             module = importlib.import_module(f"ltm_async.{self.module}")
         except ModuleNotFoundError as exc:
-            if (exc.name or "").startswith("ltm_async"):
-                raise  # our own bug, not a missing driver
-            raise MissingDriverError(
-                f"{self.name} needs {exc.name}: pip install 'ltm-async[{self.extra}]'",
-                name=exc.name,
-            ) from exc
+            raise MissingDriverError.of(exc, needed_by=self.name, extra=self.extra) from exc
         return cast("Callable[..., Any]", getattr(module, self.name))
 
 
@@ -82,6 +80,12 @@ def _check_postgres(options: Mapping[str, Any]) -> None:
 
     Address.of(options["dsn"])
     check_schema(options.get("schema", "public"))
+
+
+def _check_gcs(options: Mapping[str, Any]) -> None:
+    from .blobs.gcs import GCSBlobStore
+
+    GCSBlobStore(**options)  # imports no driver, and opens nothing
 
 
 _POSTGRES = Adapter(
@@ -112,6 +116,20 @@ CATALOGS: Mapping[str, Adapter] = {
 BLOB_STORES: Mapping[str, Adapter] = {
     "file": Adapter("blobs.local", "LocalBlobStore", "", {"root": Option(required=True)}),
     "memory": Adapter("blobs.memory", "MemoryBlobStore", "", {}),
+    "gs": Adapter(
+        "blobs.gcs",
+        "GCSBlobStore",
+        "gcs",
+        {
+            "uri": Option(required=True),
+            "endpoint_url": Option(),
+            "service_file": Option(),
+            "token": Option(secret=True),
+            "max_connections": Option(int),
+            "allow_http": Option(bool),
+        },
+        _check_gcs,
+    ),
 }
 ADAPTERS = {adapter.name: adapter for adapter in (*CATALOGS.values(), *BLOB_STORES.values())}
 
@@ -165,6 +183,10 @@ def plan_blob_store(spec: object) -> Callable[[], BlobStore]:
         config["root"] = rest
     elif scheme == "memory" and rest:
         raise ConfigError("storage_uri 'memory:' takes nothing after its colon")
+    elif scheme == "gs":
+        location, _, query = rest.partition("?")
+        _add_query("storage_uri", query, config, BLOB_STORES["gs"].options)
+        config["uri"] = f"gs://{location}"
     return _plan("storage_uri", BLOB_STORES, scheme, config)
 
 
@@ -187,6 +209,20 @@ def _plan(
     if adapter.check is not None:
         adapter.check(checked)
     return lambda: adapter.load()(**checked)
+
+
+def _add_query(what: str, query: str, config: dict[str, Any], known: Mapping[str, Option]) -> None:
+    """Add the options in a URL's query to *config*."""
+    for part in filter(None, query.split("&")):
+        name, _, value = part.partition("=")
+        if name in known and known[name].secret:
+            raise ConfigError(
+                f"{what} has {name} in its URL, which others may read; give it as an option of the "
+                "configuration, or leave it to the environment"
+            )
+        if name in config:
+            raise ConfigError(f"{what} gives {name[:60]!r} twice")
+        config[name] = unquote(value)
 
 
 def _sqlite_options(rest: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from .certificates import write_certificates
+from .gcs import GcsServer
 from .http_proxy import HttpProxy
 from .ministack import MiniStack
 from .pgbouncer import PgBouncer
@@ -44,6 +45,13 @@ def s3_tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniStac
     """An S3 over TLS, with a certificate that only its ``ca_file`` vouches for."""
     certificate, ca_file = write_certificates(tmp_path_factory.mktemp("tls"))
     with MiniStack(certificate, ca_file) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[GcsServer]:
+    """A GCS over HTTP, which is ours and always there."""
+    with GcsServer() as server:
         yield server
 
 
