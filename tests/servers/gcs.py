@@ -62,15 +62,22 @@ class GcsServer:
 
     def new_token(self, *permissions: str) -> str:
         """An access token with these permissions; without any, all there are on objects."""
-        token = f"ya29.{uuid.uuid4().hex}"
+        return self.grant(f"ya29.{uuid.uuid4().hex}", *permissions)
+
+    def grant(self, token: str, *permissions: str) -> str:
+        """The same with a token that is given."""
         self._api.grants[token] = frozenset(permissions) or OBJECTS
         return token
 
     def revoke(self, token: str) -> None:
         del self._api.grants[token]
 
+    def put(self, bucket: str, name: str, data: bytes) -> None:
+        """Store an object around every client."""
+        self._buckets.put(bucket, data, {"name": name}, {})
+
     def stored(self, bucket: str, name: str) -> StoredObject | None:
-        """An object, looked at around every client."""
+        """An object, looked at around every client; None when there is none."""
         return self._buckets.look(bucket).get(name)
 
     def names(self, bucket: str) -> list[str]:

@@ -44,9 +44,11 @@ class Client:
         await self._tokens.get()
 
     async def aclose(self) -> None:
-        await self._tokens.aclose()
-        await self._storage_session.close()
-        await self._connector.close()
+        try:
+            await self._tokens.aclose()
+            await self._storage_session.close()
+        finally:
+            await self._connector.close()
 
     def _session(self, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import json
 import time
@@ -41,13 +40,12 @@ def read_credentials(options: Options) -> Token:
     except UnicodeDecodeError:
         raise ConfigError("service_file is no file of credentials") from None
     try:
-        # Left to itself, the driver takes a file that it cannot read for none at all.
-        if not isinstance(json.loads(text), dict):
-            raise TypeError
-        return Token(service_file=io.StringIO(text), scopes=[SCOPE])
-    except (ValueError, LookupError, TypeError):
-        # The exception may quote the file, which holds a private key.
-        raise ConfigError("service_file is no file of credentials") from None
+        # Left to itself, the driver takes a file that it does not understand for none at all.
+        if json.loads(text)["type"]:
+            return Token(service_file=io.StringIO(text), scopes=[SCOPE])
+    except (ValueError, LookupError, TypeError, AttributeError):
+        pass  # the exception may quote the file, which holds a private key
+    raise ConfigError("service_file is no file of credentials")
 
 
 class FixedToken:
@@ -94,10 +92,7 @@ class Tokens:
             if self._renewal is None or self._renewal.done():
                 self._renewal = asyncio.create_task(self._renew())
             if left_s < USABLE_UNTIL_S:
-                # Others wait for it too, and one of them may be cancelled.
-                failure = await asyncio.shield(self._renewal)
-                if failure is not None:
-                    raise type(failure)(str(failure), store=failure.store)
+                await _finished(self._renewal)
         return self._value
 
     def discard(self, token: str) -> None:
@@ -108,8 +103,7 @@ class Tokens:
     async def aclose(self) -> None:
         if self._renewal is not None:
             self._renewal.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._renewal
+            await asyncio.wait([self._renewal])
         await self._session.close()
 
     def _left_s(self) -> float:
@@ -127,13 +121,23 @@ class Tokens:
             self._since = since
         except (aiohttp.ClientError, OSError) as exc:
             return _failed(exc)
-        except (ValueError, LookupError, TypeError, jwt.PyJWTError):
-            # The exception may quote what was sent or answered.
+        except (ValueError, LookupError, TypeError, AttributeError, jwt.PyJWTError):
+            # The driver did not expect it; the exception may quote what was sent or answered.
             return AccessDeniedError(
                 "gcs: no access token: the credentials, or the reply to them, cannot be used",
                 store="gcs",
             )
         return None
+
+
+async def _finished(renewal: asyncio.Task[StoreError | None]) -> None:
+    """Wait for a task that others wait for, too; whoever is cancelled leaves it to them."""
+    await asyncio.wait([renewal])
+    if renewal.cancelled():
+        raise UnavailableError("gcs: no access token: the store was closed", store="gcs")
+    failure = renewal.result()
+    if failure is not None:
+        raise type(failure)(str(failure), store="gcs")
 
 
 def _failed(exc: Exception) -> StoreError:

@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 20.0
 """Without a byte of the reply, once the request is sent."""
+SLOWEST_BYTES_PER_S = 64 * 1024
+"""A request counts as sent when the system has it, which may need longer by this."""
 IN_A_THREAD_FROM = 16 * 1024 * 1024
 """Bytes whose checksum takes so long, over a millisecond, that the loop should go on meanwhile."""
 PAGE = 1_000
-_TIMEOUT = aiohttp.ClientTimeout(
-    total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=READ_TIMEOUT_S
-)
 _FIELDS = "items(name,size,timeCreated),nextPageToken"
 
 
@@ -83,7 +82,7 @@ class Requests:
         with reading():
             try:
                 stream = await self._storage.download_stream(
-                    bucket, name, headers=headers, timeout=_as_number(_TIMEOUT)
+                    bucket, name, headers=headers, timeout=_as_number(_timeout())
                 )
             except RefusedError as exc:
                 if exc.status == 416 and whole_size(exc.headers) == 0:
@@ -104,7 +103,7 @@ class Requests:
         """Delete an object, if there is one."""
         with writing():
             try:
-                await self._storage.delete(bucket, name, timeout=_as_number(_TIMEOUT))
+                await self._storage.delete(bucket, name, timeout=_as_number(_timeout()))
             except RefusedError as exc:
                 if not _is_absent(exc):
                     raise
@@ -119,7 +118,7 @@ class Requests:
         with reading():
             # Not by the driver's method for it, which keeps the reply's Date to itself.
             reply = await self._storage.session.get(
-                f"{self._endpoint_url}/storage/v1/b/{bucket}/o", params=params, timeout=_TIMEOUT
+                f"{self._endpoint_url}/storage/v1/b/{bucket}/o", params=params, timeout=_timeout()
             )
             answer = await reply.json(content_type=None)
         self._seen.add(bucket)
@@ -137,7 +136,7 @@ class Requests:
                     parameters={"ifGenerationMatch": "0", "fields": "crc32c,size"},
                     metadata={"crc32c": checksum},
                     force_resumable_upload=False,
-                    timeout=_as_number(_TIMEOUT),
+                    timeout=_as_number(_timeout(len(data))),
                 )
             except RefusedError as exc:
                 if exc.status != 412:
@@ -150,7 +149,7 @@ class Requests:
         with reading():
             try:
                 answer = await self._storage.download_metadata(
-                    bucket, name, timeout=_as_number(_TIMEOUT)
+                    bucket, name, timeout=_as_number(_timeout())
                 )
             except RefusedError as exc:
                 if exc.status != 404:
@@ -203,6 +202,15 @@ async def _crc32c(data: bytes) -> str:
     else:
         checksum = await asyncio.to_thread(google_crc32c.value, data)
     return base64.b64encode(checksum.to_bytes(4, "big")).decode()
+
+
+def _timeout(byte_size: int = 0) -> aiohttp.ClientTimeout:
+    """For a request of *byte_size* bytes; the whole of it is up to the deadline of the call."""
+    return aiohttp.ClientTimeout(
+        total=None,
+        sock_connect=CONNECT_TIMEOUT_S,
+        sock_read=READ_TIMEOUT_S + byte_size / SLOWEST_BYTES_PER_S,
+    )
 
 
 def _as_number(timeout: aiohttp.ClientTimeout) -> int:
