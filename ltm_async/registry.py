@@ -185,8 +185,8 @@ def plan_blob_store(spec: object) -> Callable[[], BlobStore]:
         raise ConfigError("storage_uri 'memory:' takes nothing after its colon")
     elif scheme == "gs":
         location, _, query = rest.partition("?")
-        _add_query("storage_uri", query, config, BLOB_STORES["gs"].options)
         config["uri"] = f"gs://{location}"
+        _add_query("storage_uri", query, config, BLOB_STORES["gs"].options)
     return _plan("storage_uri", BLOB_STORES, scheme, config)
 
 

@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 from ltm_async import (
+    GCSBlobStore,
     LocalBlobStore,
     LTMBackend,
     MemoryBlobStore,
@@ -18,10 +19,10 @@ from ltm_async import (
 from ltm_async.protocols import BlobStore, Catalog
 from ltm_async.testing import Faults, ManualClock, faulty_blob_store, faulty_catalog
 
-from . import databases
+from . import buckets, databases
 
 EMBEDDED_PAIRS = ("sqlite+local", "sqlite memory+memory", "memory+memory")
-PAIRS = (*EMBEDDED_PAIRS, "postgres+local")
+PAIRS = (*EMBEDDED_PAIRS, "postgres+local", "sqlite+gcs")
 QUICK = RetryPolicy(base_s=0.001, cap_s=0.002, throttled_base_s=0.001)
 
 
@@ -54,6 +55,11 @@ def make_rig(pair: str, folder: pathlib.Path, faults: Faults | None = None, **op
     if pair == "sqlite+local":
         catalog = SQLiteCatalog(str(folder / "ltm.db"), clock=clock)
         blobs = LocalBlobStore(folder / "blobs")
+    elif pair == "sqlite+gcs":
+        server = buckets.current()
+        server.clock = clock
+        catalog = SQLiteCatalog(str(folder / "ltm.db"), clock=clock)
+        blobs = GCSBlobStore(f"gs://{server.new_bucket()}/", endpoint_url=server.endpoint_url)
     elif pair == "postgres+local":
         database = databases.current()
         clock = database.clock_at(None)

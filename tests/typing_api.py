@@ -10,6 +10,7 @@ from typing import Any, assert_type
 from ltm_async import (
     BlobStore,
     Catalog,
+    GCSBlobStore,
     LocalBlobStore,
     LTMBackend,
     LTMError,
@@ -53,6 +54,7 @@ def adapters_fit_their_protocols() -> None:
     accepts_catalog(faulty_catalog(MemoryCatalog(), Faults()))
     accepts_blob_store(LocalBlobStore(pathlib.Path("blobs"), clock=clock))
     accepts_blob_store(MemoryBlobStore(clock=clock))
+    accepts_blob_store(GCSBlobStore("gs://bucket/prefix/", service_file=None, max_connections=5))
     accepts_blob_store(faulty_blob_store(MemoryBlobStore(), Faults()))
 
 
