@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import email.utils
 import http.client
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import threading
@@ -19,9 +21,10 @@ import pytest
 
 from ltm_async.testing import ManualClock
 
-from .servers.gcs import GcsServer
+from .servers.gcs import GcsServer, refusal
 from .servers.gcs_http import CHUNK
 from .servers.gcs_objects import checksums, rfc3339
+from .servers.http_proxy import Answer, HttpProxy
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -48,10 +51,13 @@ class Reply(NamedTuple):
 class Client:
     """Speaks plain HTTP."""
 
-    def __init__(self, server: GcsServer, bucket: str, token: str | None = None) -> None:
+    def __init__(
+        self, server: GcsServer, bucket: str, token: str | None = None, *, port: int = 0
+    ) -> None:
         self.server = server
         self.bucket = bucket
         self.token = token
+        self.port = port or server.port
 
     def ask(
         self,
@@ -61,7 +67,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
     ) -> Reply:
-        conn = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=10)
+        conn = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         credentials = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         try:
             target = f"{path}?{urlencode(query)}" if query else path
@@ -533,6 +539,53 @@ def test_what_it_does_not_know_it_refuses(gcs: Client) -> None:
     assert gcs.object("PATCH", "n").status == 404
     assert gcs.list(delimiter="/").error[:2] == (400, "invalidParameter")
     assert gcs.ask("POST", "/batch/storage/v1").status == 404
+
+
+# The way to it
+
+
+@pytest.fixture
+def proxy(server: GcsServer, http_proxy: Callable[[int], HttpProxy]) -> HttpProxy:
+    return http_proxy(server.port)
+
+
+def test_a_proxy_passes_on_bodies_of_any_size(gcs: Client, proxy: HttpProxy) -> None:
+    near, data = Client(gcs.server, gcs.bucket, port=proxy.port), os.urandom(3_000_000)
+    assert near.upload("n", data).status == 200
+    assert near.media("n").body == data
+
+
+def test_a_proxy_loses_the_reply_to_what_the_server_has_done(gcs: Client, proxy: HttpProxy) -> None:
+    proxy.plan = lambda number, asked: Answer(lost=True)
+    with pytest.raises(ConnectionResetError):
+        Client(gcs.server, gcs.bucket, port=proxy.port).upload("n", b"x")
+    assert gcs.server.names(gcs.bucket) == ["n"]
+
+
+def test_a_proxy_hangs_until_it_is_closed_and_the_server_hears_nothing(gcs: Client) -> None:
+    with contextlib.ExitStack() as stack:
+        with HttpProxy(gcs.port) as proxy:
+            proxy.plan = lambda number, asked: Answer(hangs=True)
+            address = ("127.0.0.1", proxy.port)
+            client = stack.enter_context(socket.create_connection(address, timeout=0.2))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            with pytest.raises(TimeoutError):
+                client.recv(1)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+    assert gcs.server.requests == {}
+
+
+def test_a_proxy_answers_as_the_service_would(gcs: Client, proxy: HttpProxy) -> None:
+    proxy.plan = lambda number, asked: refusal(
+        429, "rateLimitExceeded", "slow down", Retry_After="3"
+    )
+    reply = Client(gcs.server, gcs.bucket, port=proxy.port).object("GET", "n")
+    assert reply.error == (429, "rateLimitExceeded", "slow down")
+    assert (reply.status, reply.headers["Retry-After"]) == (429, "3")
+
+
+# Its life
 
 
 def test_it_serves_in_a_process_of_its_own_until_its_stdin_ends() -> None:

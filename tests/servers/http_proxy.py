@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import io
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Self
@@ -50,7 +51,7 @@ class Answer:
     lost: bool = False
     """The server does as it is asked, and the connection is closed instead of its answer."""
     hangs: bool = False
-    """The server never hears of it, and there is no answer until the client goes away."""
+    """The server never hears of it, and there is no answer until the proxy is closed."""
 
 
 def error(status: int, code: str, **headers: str) -> Answer:
@@ -145,7 +146,11 @@ class HttpProxy:
         ]
         url = yarl.URL(self._target + request.raw_path, encoded=True)
         async with self._upstream.request(
-            request.method, url, headers=headers, data=body or None, allow_redirects=False
+            request.method,
+            url,
+            headers=headers,
+            data=io.BytesIO(body) if body else None,
+            allow_redirects=False,
         ) as reply:
             content = await reply.read()
             if answer.lost:
