@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .backend import LTMBackend
+    from .blobs.gcs import GCSBlobStore
     from .blobs.local import LocalBlobStore
     from .blobs.memory import MemoryBlobStore
     from .blobs.s3 import S3BlobStore
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "backend": ("LTMBackend",),
+    "blobs.gcs": ("GCSBlobStore",),
     "blobs.local": ("LocalBlobStore",),
     "blobs.memory": ("MemoryBlobStore",),
     "blobs.s3": ("S3BlobStore",),
@@ -90,6 +92,7 @@ __all__ = [
     "DeadlineError",
     "FencedError",
     "FirestoreCatalog",
+    "GCSBlobStore",
     "InvalidEntryError",
     "LTMBackend",
     "LTMError",

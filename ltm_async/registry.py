@@ -112,6 +112,20 @@ BLOB_STORES: Mapping[str, Adapter] = {
         },
         driver_comes_later=True,
     ),
+    "gs": Adapter(
+        "blobs.gcs",
+        "GCSBlobStore",
+        "gcs",
+        {
+            "uri": Option(required=True),
+            "endpoint_url": Option(),
+            "service_file": Option(),
+            "token": Option(secret=True),
+            "max_connections": Option(kind=int),
+            "allow_http": Option(kind=bool),
+        },
+        driver_comes_later=True,
+    ),
 }
 ADAPTERS = {adapter.name: adapter for adapter in (*CATALOGS.values(), *BLOB_STORES.values())}
 
@@ -167,10 +181,10 @@ def plan_blob_store(spec: object) -> Callable[[], BlobStore]:
         config["root"] = rest
     elif scheme == "memory" and rest:
         raise ConfigError("storage_uri 'memory:' takes nothing after its colon")
-    elif scheme == "s3":
+    elif scheme in {"s3", "gs"}:
         location, _, query = rest.partition("?")
-        config["uri"] = f"s3://{location}"
-        _add_query("storage_uri", query, config, BLOB_STORES["s3"].options)
+        config["uri"] = f"{scheme}://{location}"
+        _add_query("storage_uri", query, config, BLOB_STORES[scheme].options)
     return _plan("storage_uri", BLOB_STORES, scheme, config)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ltm_async import (
     FirestoreCatalog,
+    GCSBlobStore,
     LocalBlobStore,
     LTMBackend,
     MemoryBlobStore,
@@ -19,11 +20,12 @@ from ltm_async import (
 from ltm_async.protocols import BlobStore, Catalog
 from ltm_async.testing import Faults, ManualClock, faulty_blob_store, faulty_catalog
 
-from . import databases
+from . import places
+from .s3_stores import store_on
 from .servers.firestore import new_project
 
 EMBEDDED_PAIRS = ("sqlite+local", "sqlite memory+memory", "memory+memory")
-PAIRS = (*EMBEDDED_PAIRS, "postgres+local", "firestore+local")
+PAIRS = (*EMBEDDED_PAIRS, "postgres+local", "postgres+s3", "firestore+gcs")
 QUICK = RetryPolicy(base_s=0.001, cap_s=0.002, throttled_base_s=0.001)
 
 
@@ -50,28 +52,41 @@ class Rig:
 
 
 def make_rig(pair: str, folder: pathlib.Path, faults: Faults | None = None, **options: Any) -> Rig:
-    clock = ManualClock()
-    catalog: Catalog
-    blobs: BlobStore
-    if pair == "sqlite+local":
-        catalog = SQLiteCatalog(str(folder / "ltm.db"), clock=clock)
-        blobs = LocalBlobStore(folder / "blobs")
-    elif pair == "postgres+local":
-        database = databases.current()
-        clock = database.clock_at(None)
-        catalog = PostgresCatalog(database.dsn, schema=database.schema)
-        blobs = LocalBlobStore(folder / "blobs")
-    elif pair == "firestore+local":
-        catalog = FirestoreCatalog(new_project(), clock=lambda _: clock())
-        blobs = LocalBlobStore(folder / "blobs")
-    else:
-        blobs = MemoryBlobStore(clock=clock)
-        catalog = (
-            MemoryCatalog(clock=clock)
-            if pair == "memory+memory"
-            else SQLiteCatalog(":memory:", clock=clock)
-        )
+    of_catalog, of_blobs = pair.split("+")
+    clock = places.database().clock_at(None) if of_catalog == "postgres" else ManualClock()
+    catalog = _catalog(of_catalog, folder, clock)
+    blobs = _blob_store(of_blobs, folder, clock)
     faults = faults or Faults()
     options = {"on_unavailable": "raise", "retry": QUICK, **options}
     ltm = LTMBackend(faulty_catalog(catalog, faults), faulty_blob_store(blobs, faults), **options)
     return Rig(ltm, catalog, blobs, clock, faults)
+
+
+def _catalog(name: str, folder: pathlib.Path, clock: ManualClock) -> Catalog:
+    match name:
+        case "sqlite":
+            return SQLiteCatalog(str(folder / "ltm.db"), clock=clock)
+        case "sqlite memory":
+            return SQLiteCatalog(":memory:", clock=clock)
+        case "memory":
+            return MemoryCatalog(clock=clock)
+        case "postgres":
+            return PostgresCatalog(places.database().dsn, schema=places.database().schema)
+        case "firestore":
+            return FirestoreCatalog(new_project(), clock=lambda _: clock())
+    raise ValueError(name)
+
+
+def _blob_store(name: str, folder: pathlib.Path, clock: ManualClock) -> BlobStore:
+    match name:
+        case "local":
+            return LocalBlobStore(folder / "blobs")
+        case "memory":
+            return MemoryBlobStore(clock=clock)
+        case "s3":
+            return store_on(places.s3())
+        case "gcs":
+            server = places.gcs()
+            server.clock = clock
+            return GCSBlobStore(f"gs://{server.new_bucket()}/", endpoint_url=server.endpoint_url)
+    raise ValueError(name)

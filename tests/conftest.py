@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import blockbuster_ctx
 
-pytest_plugins = ["tests.servers.fixtures", "tests.databases"]
+pytest_plugins = ["tests.servers.fixtures", "tests.databases", "tests.places"]
 pytest.register_assert_rewrite("ltm_async.testing")
 
 

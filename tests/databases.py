@@ -140,29 +140,6 @@ def database(_database: Database) -> Database:
     return _database
 
 
-_current: list[Database] = []
-
-
-@pytest.fixture(autouse=True)
-def _servers_of_a_pair(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test whose parameters name a pair with a server has it."""
-    parameters = request.node.name.partition("[")[2]
-    if "firestore" in parameters:
-        request.getfixturevalue("firestore_server")
-    if "postgres" not in parameters:
-        yield
-        return
-    _current.append(request.getfixturevalue("database"))
-    yield
-    _current.clear()
-
-
-def current() -> Database:
-    """The database of the running test."""
-    (database,) = _current
-    return database
-
-
 async def wait_for(condition: Any, *, timeout_s: float = 10.0) -> None:
     """Until *condition*, a callable, gives true; fails when it does not in time."""
     give_up = asyncio.get_running_loop().time() + timeout_s

@@ -43,8 +43,11 @@ HEAVY = (
     "ssl",
     "asyncpg",
     "google",
+    "gcloud",
+    "google_crc32c",
     "httpx",
     "aiobotocore",
+    "aiohttp",
     "duckdb",
 )
 

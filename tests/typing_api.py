@@ -10,6 +10,7 @@ from typing import Any, assert_type
 from ltm_async import (
     BlobStore,
     Catalog,
+    GCSBlobStore,
     LocalBlobStore,
     LTMBackend,
     LTMError,
@@ -55,6 +56,7 @@ def adapters_fit_their_protocols() -> None:
     accepts_blob_store(LocalBlobStore(pathlib.Path("blobs"), clock=clock))
     accepts_blob_store(MemoryBlobStore(clock=clock))
     accepts_blob_store(S3BlobStore("s3://bucket/prefix/", region="eu-west-1", path_style=True))
+    accepts_blob_store(GCSBlobStore("gs://bucket/prefix/", service_file=None, max_connections=5))
     accepts_blob_store(faulty_blob_store(MemoryBlobStore(), Faults()))
 
 

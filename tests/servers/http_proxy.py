@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import io
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Self
@@ -46,6 +48,10 @@ class Answer:
     headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
     cut_after: int | None = None
     """So many bytes of the server's body are passed on, then the connection is closed."""
+    lost: bool = False
+    """The server does as it is asked, and the connection is closed instead of its answer."""
+    hangs: bool = False
+    """The server never hears of it, and there is no answer until the proxy is closed."""
 
 
 def error(status: int, code: str, **headers: str) -> Answer:
@@ -100,6 +106,7 @@ class HttpProxy:
         self._thread.close()
 
     async def _start(self) -> int:
+        self._closing = asyncio.Event()
         self._upstream = aiohttp.ClientSession(
             auto_decompress=False, skip_auto_headers=["User-Agent", "Accept", "Content-Type"]
         )
@@ -110,23 +117,27 @@ class HttpProxy:
         return int(self._runner.addresses[0][1])
 
     async def _close(self) -> None:
+        self._closing.set()
         await self._runner.cleanup()
         await self._upstream.close()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         if "Expect" in request.headers and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = await request.read()
+        body = await request.content.read()
         asked = Asked(request.method, request.raw_path, dict(request.headers), len(body))
         self.asked.append(asked)
         number, plan = next(self._numbers), self._plan
-        answer = plan(number, asked) if plan else None
-        if answer is not None and answer.status:
+        answer = (plan(number, asked) if plan else None) or Answer()
+        if answer.hangs:
+            await self._closing.wait()
+            return _cut_off(request)
+        if answer.status:
             return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
-        return await self._pass_on(request, body, answer.cut_after if answer else None)
+        return await self._pass_on(request, body, answer)
 
     async def _pass_on(
-        self, request: web.BaseRequest, body: bytes, cut_after: int | None
+        self, request: web.BaseRequest, body: bytes, answer: Answer
     ) -> web.StreamResponse:
         headers = [
             (name, value)
@@ -135,9 +146,15 @@ class HttpProxy:
         ]
         url = yarl.URL(self._target + request.raw_path, encoded=True)
         async with self._upstream.request(
-            request.method, url, headers=headers, data=body or None, allow_redirects=False
+            request.method,
+            url,
+            headers=headers,
+            data=io.BytesIO(body) if body else None,
+            allow_redirects=False,
         ) as reply:
             content = await reply.read()
+            if answer.lost:
+                return _cut_off(request)
             response = web.StreamResponse(status=reply.status, reason=reply.reason)
             for name, value in reply.headers.items():
                 if name.lower() not in HOP_BY_HOP:
@@ -146,7 +163,14 @@ class HttpProxy:
             response.content_length = int(size)
             await response.prepare(request)
             if request.method != "HEAD":
-                await response.write(content if cut_after is None else content[:cut_after])
-            if cut_after is not None and request.transport is not None:
+                await response.write(content[: answer.cut_after])
+            if answer.cut_after is not None and request.transport is not None:
                 request.transport.close()
             return response
+
+
+def _cut_off(request: web.BaseRequest) -> web.Response:
+    """Reset the connection; the answer is for a client that is gone."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
