@@ -51,7 +51,7 @@ class Console:
 class DatabaseClock(ManualClock):
     """The database's clock, too: its ``ltm_now`` reads the file that this one writes."""
 
-    def __init__(self, file: pathlib.Path, *, at_us: int | None = None) -> None:
+    def __init__(self, file: pathlib.Path, at_us: int | None = None) -> None:
         super().__init__()
         self._file = file
         self.advance(0 if at_us is None else (at_us - self()) / 1e6)
@@ -93,7 +93,7 @@ class Database:
         return DatabasePlace(self.dsn, self.schema, str(self._clock_file))
 
     def clock_at(self, instant_us: int | None) -> DatabaseClock:
-        return DatabaseClock(self._clock_file, at_us=instant_us)
+        return DatabaseClock(self._clock_file, instant_us)
 
     def rows(self, query: str, *arguments: Any) -> list[Any]:
         """The rows of *query*, in which ``{}`` stands for the schema and a dot."""

@@ -16,13 +16,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 
 from ltm_async.errors import OutcomeUnknownError
 from ltm_async.testing import Faults, ManualClock, Mode
 
+from .crash import buckets
 from .crash.child import LOGGED, STORES, Children, Job, logged_store
 from .crash.invariants import (
     Fresh,
@@ -39,12 +40,13 @@ from .crash.operations import (
     ONCE,
     OPERATIONS,
     Attempt,
+    BucketPlace,
     Files,
     InMemory,
-    OnFirestore,
-    OnPostgres,
+    OnServers,
     Operation,
     Pair,
+    Places,
     ProjectPlace,
     Told,
     attempt,
@@ -66,6 +68,8 @@ FEWER = (
     else (Mode.LOST_REPLY.value, Mode.CANCEL_AFTER.value, Mode.KILL_AFTER.value)
 )
 """On stores that take long: those that leave most behind, unless all are asked for."""
+SLOW = FEWER if FEWER is MODES else (Mode.KILL_AFTER.value,)
+"""On stores that others have been tried with, the catalog with slow ones of its own too."""
 IN_PROCESS = tuple(mode for mode in MODES if mode not in KILLS)
 
 
@@ -90,7 +94,9 @@ SETTINGS = (
     Setting("memory, retries", IN_PROCESS, retries=True, stores="memory"),
     Setting("postgres+local", MODES, retries=False, stores="postgres+local"),
     Setting("postgres+local, retries", IN_PROCESS, retries=True, stores="postgres+local"),
-    Setting("firestore+local", FEWER, retries=False, stores="firestore+local"),
+    Setting("postgres+s3", FEWER, retries=False, stores="postgres+s3"),
+    Setting("firestore+local", SLOW, retries=False, stores="firestore+local"),
+    Setting("firestore+gcs", FEWER, retries=False, stores="firestore+gcs"),
 )
 
 
@@ -155,55 +161,93 @@ class MemoryScene(Scene):
         yield pair
 
 
-class PostgresScene(Scene):
-    """The rows of one schema, copied into another."""
+class ServerScene(Scene):
+    """A template on servers, of which each run gets a copy."""
 
-    def __init__(self, folder: Path, server: Postgres, console: Console) -> None:
+    def __init__(
+        self, folder: Path, stores: str, rows: Rows, server: buckets.Server | None
+    ) -> None:
         self._folder = folder
+        self._stores = stores
+        self._rows = rows
+        self._server = server
         self._numbers = itertools.count()
-        self._template, self._used = (Database(server, console) for _ in range(2))
-        clock = self._template.clock_at(None)
-        pair = OnPostgres(folder / "template", self._template.place)
-        asyncio.run(prepare(pair, clock))
+        template = OnServers(self._places("template", rows.template))
+        clock = rows.clock()
+        asyncio.run(prepare(template, clock))
+        rows.keep()
         self.now_us = clock()
-        self.look = look_at(pair)
+        self._objects = buckets.objects(template.places)
 
     @contextlib.contextmanager
     def copy(self) -> Iterator[Pair]:
+        places = self._places(str(next(self._numbers)), self._rows.copied())
+        if self._server is None:
+            shutil.copytree(self._folder / "template", places.folder)
+        else:
+            buckets.fill(BucketPlace(*places.bucket), self._objects)
+        pair = OnServers(places)
+        self.look = look_at(pair)  # versions may be times, so each copy may have its own
+        yield pair
+        shutil.rmtree(places.folder, ignore_errors=True)
+
+    def _places(self, name: str, catalog: Sequence[Any]) -> Places:
+        bucket = () if self._server is None else self._server.place()
+        return Places(self._stores, str(self._folder / name), catalog, bucket)
+
+
+class Rows(Protocol):
+    """The rows of a template, and copies of them."""
+
+    template: Sequence[Any]
+
+    def clock(self) -> ManualClock: ...
+
+    def keep(self) -> None:
+        """The template is filled."""
+        return
+
+    def copied(self) -> Sequence[Any]:
+        """The place of a copy."""
+        ...
+
+
+class PostgresRows(Rows):
+    """In one schema, copied into another."""
+
+    def __init__(self, server: Postgres, console: Console) -> None:
+        self._template, self._used = (Database(server, console) for _ in range(2))
+        self.template = self._template.place
+
+    def clock(self) -> ManualClock:
+        return self._template.clock_at(None)
+
+    def copied(self) -> Sequence[Any]:
         self._used.fill_from(self._template)
-        folder = self._folder / str(next(self._numbers))
-        shutil.copytree(self._folder / "template", folder)
-        yield OnPostgres(folder, self._used.place)
-        shutil.rmtree(folder)
+        return self._used.place
 
 
-class FirestoreScene(Scene):
-    """The documents of one project, copied into a new one."""
+class FirestoreRows(Rows):
+    """In one project, copied into a new one."""
 
-    def __init__(self, folder: Path, server: Firestore) -> None:
-        self._folder = folder
-        self._numbers = itertools.count()
+    def __init__(self, server: Firestore) -> None:
         self._host = server.host
-        clock, project = ManualClock(), new_project()
-        template = OnFirestore(folder / "template", ProjectPlace(self._host, project))
-        asyncio.run(prepare(template, clock))
-        self.now_us = clock()
+        self.template = ProjectPlace(server.host, new_project())
+
+    def clock(self) -> ManualClock:
+        return ManualClock()
+
+    def keep(self) -> None:
         self._documents = {
-            collection: raw_documents(self._host, project, collection)
+            collection: raw_documents(*self.template, collection)
             for collection in ("ltm_entries", "ltm_blobs", "ltm_deletions")
         }
 
-    @contextlib.contextmanager
-    def copy(self) -> Iterator[Pair]:
+    def copied(self) -> Sequence[Any]:
         project = new_project()
         for collection, documents in self._documents.items():
             write_raw(self._host, project, collection, documents)
-        folder = self._folder / str(next(self._numbers))
-        shutil.copytree(self._folder / "template", folder)
-        pair = OnFirestore(folder, ProjectPlace(self._host, project))
-        self.look = look_at(pair)  # versions are times, so each copy has its own
-        yield pair
-        shutil.rmtree(folder)
+        return ProjectPlace(self._host, project)
 
 
 class FileScene(Scene):
@@ -239,31 +283,37 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> FileScene:
 
 
 @pytest.fixture(scope="session")
-def postgres_scene(
-    tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres, console: Console
-) -> Scene:
-    return PostgresScene(tmp_path_factory.mktemp("postgres-scene"), postgres_server, console)
-
-
-@pytest.fixture(scope="session")
-def firestore_scene(tmp_path_factory: pytest.TempPathFactory, firestore_server: Firestore) -> Scene:
-    return FirestoreScene(tmp_path_factory.mktemp("firestore-scene"), firestore_server)
-
-
-@pytest.fixture(scope="session")
-def scene_of(request: pytest.FixtureRequest) -> Callable[[str], Scene]:
+def scene_of(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Scene]:
     """The scene of a setting's stores, prepared when first asked for."""
-    fixtures = {
-        "files": "scene",
-        "postgres+local": "postgres_scene",
-        "firestore+local": "firestore_scene",
-    }
+    made: dict[str, Scene] = {}
+
+    def make(stores: str) -> Scene:
+        if stores == "files":
+            scene: Scene = request.getfixturevalue("scene")
+            return scene
+        of_catalog, of_blobs = stores.split("+")
+        rows: Rows
+        if of_catalog == "postgres":
+            server = request.getfixturevalue("postgres_server")
+            rows = PostgresRows(server, request.getfixturevalue("console"))
+        else:
+            rows = FirestoreRows(request.getfixturevalue("firestore_server"))
+        if of_blobs == "s3":
+            buckets.known["s3"] = buckets.S3Buckets(request.getfixturevalue("s3_server"))
+        elif of_blobs == "gcs":
+            buckets.known["gs"] = buckets.GcsBuckets(request.getfixturevalue("gcs_server"))
+        scheme = {"s3": "s3", "gcs": "gs"}.get(of_blobs)
+        folder = tmp_path_factory.mktemp("scene")
+        return ServerScene(folder, stores, rows, buckets.known[scheme] if scheme else None)
 
     def find(stores: str) -> Scene:
         if stores == "memory":
             return MemoryScene()
-        found: Scene = request.getfixturevalue(fixtures[stores])
-        return found
+        if stores not in made:
+            made[stores] = make(stores)
+        return made[stores]
 
     return find
 
@@ -358,17 +408,16 @@ class Matrix:
     ) -> None:
         scene = self._scene_of(setting.stores)
         with scene.copy() as pair:
-            assert isinstance(pair, Files | OnPostgres | OnFirestore)
+            assert isinstance(pair, Files | OnServers)
             job = Job(
                 operation=operation.name,
-                folder=str(pair.folder),
+                folder=str(pair.folder) if isinstance(pair, Files) else "",
                 now_us=scene.now_us,
                 at=at,
                 mode=mode,
                 lost_at=lost_at,
                 retries=setting.retries,
-                stores=setting.stores,
-                place=() if isinstance(pair, Files) else pair.place,
+                places=() if isinstance(pair, Files) else pair.places,
             )
             assert self._children.run(job).killed, "the step was not reached"
             _check_killed(scene, pair, operation)

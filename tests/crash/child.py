@@ -1,4 +1,4 @@
-"""Processes to be killed: forked, for speed, from one that has a single thread.
+"""Processes to be killed: forked, for speed, from one that has a single thread and every driver.
 
 Run as a module it is that one: a job for each line of its input, a verdict for each of its output.
 """
@@ -19,24 +19,26 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+import ltm_async.blobs.gcs.client
 import ltm_async.blobs.local
+import ltm_async.blobs.s3.driver
+import ltm_async.catalogs.firestore.documents
+import ltm_async.catalogs.postgres.pool
 import ltm_async.catalogs.sqlite.catalog
 import ltm_async.catalogs.sqlite.database
 import ltm_async.catalogs.sqlite.lane
 from ltm_async import LTMBackend
 from ltm_async.testing import Faults, Mode
 
-from ..databases import DatabasePlace
 from .operations import (
     AGAIN,
     BY_NAME,
     NAMESPACE,
     ONCE,
     Files,
-    OnFirestore,
-    OnPostgres,
+    OnServers,
     Pair,
-    ProjectPlace,
+    Places,
     attempt,
     large,
     small,
@@ -58,18 +60,12 @@ class Job:
     retries: bool = False
     trap: str = "step"
     """What *at* counts: a key of ``TRAPS``."""
-    stores: str = "files"
-    place: Sequence[str] = ()
-    """Where the catalog is, if not in the folder."""
+    places: Sequence[Any] = ()
+    """The fields of ``Places``, where not all is in the folder."""
 
     @property
     def pair(self) -> Pair:
-        folder = Path(self.folder)
-        if self.stores == "postgres+local":
-            return OnPostgres(folder, DatabasePlace(*self.place))
-        if self.stores == "firestore+local":
-            return OnFirestore(folder, ProjectPlace(*self.place))
-        return Files(folder)
+        return OnServers(Places(*self.places)) if self.places else Files(Path(self.folder))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,6 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
@@ -19,7 +18,9 @@ from ltm_async.entry import blob_path, hash_of, namespace_path
 from ltm_async.results import RetrieveBatchResult, VerifyResult
 from ltm_async.testing import ManualClock
 
+from ..databases import DatabasePlace
 from ..servers.firestore import documents_at
+from . import buckets
 from .operations import (
     FOUND,
     LEASE_S,
@@ -30,8 +31,7 @@ from .operations import (
     Entry,
     Files,
     InMemory,
-    OnFirestore,
-    OnPostgres,
+    OnServers,
     Operation,
     Pair,
     State,
@@ -97,10 +97,10 @@ def look_at(pair: Pair) -> Look:
         return _look_at_files(pair)
     if isinstance(pair, InMemory):
         return _look_in_memory(pair)
-    if isinstance(pair, OnPostgres):
-        return asyncio.run(_look_into_postgres(pair))
-    if isinstance(pair, OnFirestore):
-        return _look_into_firestore(pair)
+    if isinstance(pair, OnServers):
+        look = look_into_postgres if pair.places.of_catalog == "postgres" else look_into_firestore
+        rows, ledger = look(pair.places.catalog)
+        return Look(rows, ledger, buckets.objects(pair.places))
     raise TypeError(f"nobody knows how to look into {pair!r}")
 
 
@@ -110,38 +110,35 @@ def _look_at_files(pair: Files) -> Look:
         rows = conn.execute(f"SELECT {', '.join(Row._fields)} FROM ltm_entries ORDER BY 1, 2")
         ledger = conn.execute(f"SELECT {', '.join(Ledgered._fields)} FROM ltm_blobs ORDER BY 1, 2")
         return Look(
-            list(map(Row._make, rows)), list(map(Ledgered._make, ledger)), _files_in(pair.blob_root)
+            list(map(Row._make, rows)),
+            list(map(Ledgered._make, ledger)),
+            buckets.files_in(pair.blob_root),
         )
 
 
-async def _look_into_postgres(pair: OnPostgres) -> Look:
-    conn = await asyncpg.connect(pair.place.dsn)
+def look_into_postgres(place: Sequence[Any]) -> tuple[list[Row], list[Ledgered]]:
+    return asyncio.run(_look_into_postgres(DatabasePlace(*place)))
+
+
+async def _look_into_postgres(place: DatabasePlace) -> tuple[list[Row], list[Ledgered]]:
+    conn = await asyncpg.connect(place.dsn)
     async with conn.transaction(isolation="repeatable_read"):
-        schema = pair.place.schema
         rows = await conn.fetch(
-            f"SELECT {', '.join(Row._fields)} FROM {schema}.ltm_entries ORDER BY 1, 2"
+            f"SELECT {', '.join(Row._fields)} FROM {place.schema}.ltm_entries ORDER BY 1, 2"
         )
         ledger = await conn.fetch(
-            f"SELECT {', '.join(Ledgered._fields)} FROM {schema}.ltm_blobs ORDER BY 1, 2"
+            f"SELECT {', '.join(Ledgered._fields)} FROM {place.schema}.ltm_blobs ORDER BY 1, 2"
         )
     await conn.close()
-    return Look(
-        list(map(Row._make, rows)), list(map(Ledgered._make, ledger)), _files_in(pair.blob_root)
-    )
+    return list(map(Row._make, rows)), list(map(Ledgered._make, ledger))
 
 
-def _look_into_firestore(pair: OnFirestore) -> Look:
+def look_into_firestore(place: Sequence[Any]) -> tuple[list[Row], list[Ledgered]]:
     def found(kind: type[T], collection: str) -> list[T]:
-        documents = documents_at(*pair.place, collection)
+        documents = documents_at(place[0], place[1], collection)
         return sorted(kind(*(document[name] for name in kind._fields)) for document in documents)
 
-    return Look(found(Row, "ltm_entries"), found(Ledgered, "ltm_blobs"), _files_in(pair.blob_root))
-
-
-def _files_in(root: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
-    }
+    return found(Row, "ltm_entries"), found(Ledgered, "ltm_blobs")
 
 
 def _look_in_memory(pair: InMemory) -> Look:

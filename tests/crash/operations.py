@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ltm_async import LTMBackend
+from ltm_async.blobs.gcs import GCSBlobStore
 from ltm_async.blobs.local import LocalBlobStore
 from ltm_async.blobs.memory import MemoryBlobStore
+from ltm_async.blobs.s3 import S3BlobStore
 from ltm_async.catalogs.firestore import FirestoreCatalog
 from ltm_async.catalogs.memory import MemoryCatalog
 from ltm_async.catalogs.postgres import PostgresCatalog
@@ -201,26 +203,6 @@ class Files(Pair):
         await catalog.aclose()
 
 
-class OnPostgres(Pair):
-    """PostgreSQL, and local blobs in a folder."""
-
-    def __init__(self, folder: Path, place: DatabasePlace) -> None:
-        self.folder = folder
-        self.place = place
-        self.blob_root = folder / "blobs"
-
-    def clock_at(self, instant_us: int) -> ManualClock:
-        return DatabaseClock(Path(self.place.clock_file), at_us=instant_us)
-
-    def open(self, clock: ManualClock) -> tuple[Catalog, BlobStore]:
-        catalog = PostgresCatalog(self.place.dsn, schema=self.place.schema)
-        return catalog, LocalBlobStore(self.blob_root, clock=clock)
-
-    async def close(self, catalog: Catalog, blobs: BlobStore) -> None:
-        await blobs.aclose()
-        await catalog.aclose()
-
-
 class ProjectPlace(NamedTuple):
     """Where documents are."""
 
@@ -228,18 +210,54 @@ class ProjectPlace(NamedTuple):
     project: str
 
 
-class OnFirestore(Pair):
-    """Firestore, and local blobs in a folder."""
+class BucketPlace(NamedTuple):
+    """Where objects are."""
 
-    def __init__(self, folder: Path, place: ProjectPlace) -> None:
-        self.folder = folder
-        self.place = place
-        self.blob_root = folder / "blobs"
+    uri: str
+    options: Mapping[str, Any]
+
+
+class Places(NamedTuple):
+    """Where a pair of stores is, for any process."""
+
+    stores: str
+    """Such as ``postgres+s3``."""
+    folder: str
+    catalog: Sequence[Any]
+    """The fields of a ``DatabasePlace`` or a ``ProjectPlace``."""
+    bucket: Sequence[Any] = ()
+    """The fields of a ``BucketPlace``, unless the blobs are in the folder."""
+
+    @property
+    def of_catalog(self) -> str:
+        return self.stores.partition("+")[0]
+
+
+class OnServers(Pair):
+    """A catalog on a server, and blobs in a folder or in a bucket."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+
+    def clock_at(self, instant_us: int) -> ManualClock:
+        if self.places.of_catalog == "postgres":
+            return DatabaseClock(Path(DatabasePlace(*self.places.catalog).clock_file), instant_us)
+        return super().clock_at(instant_us)
 
     def open(self, clock: ManualClock) -> tuple[Catalog, BlobStore]:
-        os.environ["FIRESTORE_EMULATOR_HOST"] = self.place.host
-        catalog = FirestoreCatalog(self.place.project, clock=lambda _: clock())
-        return catalog, LocalBlobStore(self.blob_root, clock=clock)
+        catalog: Catalog
+        if self.places.of_catalog == "postgres":
+            database = DatabasePlace(*self.places.catalog)
+            catalog = PostgresCatalog(database.dsn, schema=database.schema)
+        else:
+            project = ProjectPlace(*self.places.catalog)
+            os.environ["FIRESTORE_EMULATOR_HOST"] = project.host
+            catalog = FirestoreCatalog(project.project, clock=lambda _: clock())
+        if not self.places.bucket:
+            return catalog, LocalBlobStore(Path(self.places.folder) / "blobs", clock=clock)
+        uri, options = self.places.bucket
+        kind = S3BlobStore if uri.startswith("s3:") else GCSBlobStore
+        return catalog, kind(uri, **options)
 
     async def close(self, catalog: Catalog, blobs: BlobStore) -> None:
         await blobs.aclose()
