@@ -384,6 +384,23 @@ class TestSignals:
         assert ended == [KeyboardInterrupt]
         assert loop.run(here) is threading.current_thread()
 
+    def test_a_callback_of_the_loop_is_interrupted_by_no_signal(self, loop: Portal) -> None:
+        """It is no task's, so what it was about to do would be lost."""
+        went_on: list[bool] = []
+
+        def callback() -> None:
+            for _ in range(3):
+                signal.raise_signal(signal.SIGINT)
+            went_on.append(True)
+
+        async def schedule() -> None:
+            asyncio.get_running_loop().call_soon(callback)
+            await asyncio.get_running_loop().create_future()
+
+        with pytest.raises(KeyboardInterrupt):
+            loop.run(schedule)
+        assert went_on == [True]
+
     def test_a_call_that_is_cancelled_before_its_first_step_never_begins(self) -> None:
         """And its caller is told at once."""
         begun: list[bool] = []
