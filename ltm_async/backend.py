@@ -488,7 +488,7 @@ class LTMBackend:
                 after=cursor or "",
                 limit=limit,
             )
-            return reading.page_of(rows, cursor=rows[-1].key if len(rows) == limit else None)
+            return reading.page_of(rows, limit=limit)
 
         return await self._runner.call(
             "list_entries", list_page, lambda exc: ListResult(exception=exc), timeout

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from .errors import (
-    ConfigError,
-    ConflictError,
-    InvalidEntryError,
-    LTMError,
-)
-
-DONE = 0
-NOT_FOUND = 1
-WRONG_USE = 2
-STORE_FAILED = 3
-CONFLICT = 4
-INTERRUPTED = 130
-READER_GONE = 141
+from .errors import ConfigError, ConflictError, InvalidEntryError, LTMError
+from .exits import CONFLICT, INTERRUPTED, READER_GONE, STORE_FAILED, WRONG_USE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +37,9 @@ def _commands() -> ModuleType | None:
 
 
 def _run(commands: ModuleType, argv: Sequence[str]) -> int:
+    logger = logging.getLogger(__package__)
+    if not logger.handlers:  # what fails is told by the commands themselves
+        logger.addHandler(logging.NullHandler())
     session = commands.Session()
     try:
         code = commands.invoke(session, argv)

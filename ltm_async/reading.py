@@ -6,8 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from .entry import FIRST_US, LAST_US, MAX_VALUE_BYTES, blob_path, decode, hash_of
-from .errors import CorruptError, StoreError, UnavailableError
+from .entry import (
+    FIRST_US,
+    LAST_US,
+    MAX_VALUE_BYTES,
+    blob_path,
+    check_key,
+    decode,
+    hash_of,
+)
+from .errors import CorruptError, InvalidEntryError, StoreError, UnavailableError
 from .hashing import content_hash
 from .protocols import Row
 from .results import EntryInfo, Failure, ListResult, RetrieveResult
@@ -168,22 +176,45 @@ def check_instants(row: Row) -> None:
         raise CorruptError("a row has an instant beyond all calendars")
 
 
-def page_of(rows: Sequence[Row], *, cursor: str | None) -> ListResult:
+def check_name(row: Row) -> None:
+    """A row that nobody could ask for, for its key is none: forged, or text that is not UTF-8."""
+    try:
+        check_key(row.key)
+    except InvalidEntryError as exc:
+        raise CorruptError(f"a row's {exc}") from None
+
+
+def next_after(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """Where the page after *rows* begins; *names* are those of its keys that can be one."""
+    if not names:
+        raise CorruptError(f"a whole page of {len(rows)} rows has no key that can be one")
+    return names[-1]
+
+
+def page_of(rows: Sequence[Row], *, limit: int) -> ListResult:
     """A listing's page; a damaged row keeps no other from being listed."""
     entries: list[EntryInfo] = []
     errors: dict[str, Failure] = {}
+    names: list[str] = []
     first: CorruptError | None = None
     for row in rows:
         try:
+            check_name(row)
+            names.append(row.key)
             check_instants(row)
             entries.append(EntryInfo.of(row, decode_metadata(row)))
         except CorruptError as exc:
             errors[row.key] = Failure.of(exc)
             first = first or exc
+    cursor = next_after(rows, names) if len(rows) == limit else None
     return ListResult(entries=entries, cursor=cursor, errors=errors, exception=first)
 
 
 def decode_metadata(row: Row) -> dict[str, Any]:
+    try:
+        row.metadata.encode()
+    except UnicodeEncodeError:
+        raise CorruptError("a row's metadata is not UTF-8") from None
     metadata = decode(row.metadata)
     if type(metadata) is not dict:
         raise CorruptError("a row's metadata is not an object")

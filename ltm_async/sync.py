@@ -1,23 +1,16 @@
-"""The backend for code without an event loop: each call waits for its result.
-
-One daemon thread in each process runs one event loop for all of them, so that connections stay
-open from call to call.
-"""
+"""The backend for code without an event loop: each call waits for its result."""
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import functools
 import inspect
 import os
-import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, cast
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from .backend import LTMBackend
-from .errors import BlockingCallError
+from .portal import Portal
 from .protocols import BlobStore, Catalog
 from .results import Result
 from .retry import RetryPolicy
@@ -26,134 +19,7 @@ from .worker import PerProcess
 P = ParamSpec("P")
 T = TypeVar("T")
 
-CANCEL_TIMEOUT_S = 2.0
-"""How long an interrupted call may take to put its affairs in order."""
-HEAR_SIGNALS_EVERY_S = 0.2
-
-
-class _Call(Generic[T]):
-    """A coroutine on the loop, and the thread that waits for it.
-
-    What is not about waiting and its outcome runs on the loop's thread.
-    """
-
-    __slots__ = ("_done", "_ended", "_error", "_make", "_result", "_task")
-
-    def __init__(self, make: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        self._make = make
-        self._task: asyncio.Task[Any] | None = None
-        self._result: T | None = None
-        self._error: BaseException | None = None
-        self._ended = False
-        self._done = threading.Lock()  # released at the end; a Future costs several times as much
-        self._done.acquire()
-
-    async def work(self) -> None:
-        if self._ended:
-            return
-        self._task = asyncio.current_task()
-        try:
-            self._result = await self._make()
-        except BaseException as exc:  # noqa: BLE001  # belongs to the caller, not to this loop
-            self._error = exc
-        self._end()
-
-    def cancel(self) -> None:
-        if self._task is None:
-            self._end()  # a task cancelled before its first step would tell nobody
-        else:
-            self._task.cancel()
-
-    def wait(self) -> None:
-        # A signal that comes just before the lock blocks would not be heard until it is released.
-        while not (self._ended or self._done.acquire(timeout=HEAR_SIGNALS_EVERY_S)):
-            pass
-
-    def wait_at_most(self, timeout_s: float) -> None:
-        if not self._ended:
-            self._done.acquire(timeout=timeout_s)
-
-    def outcome(self) -> T:
-        error, self._error = self._error, None
-        if error is None:
-            return cast("T", self._result)
-        try:
-            raise error
-        finally:
-            del error  # it refers to this frame by its traceback
-
-    def _end(self) -> None:
-        if not self._ended:
-            self._ended = True
-            self._done.release()
-
-
-class LoopThread:
-    """A daemon thread with an event loop, started by the first call."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ident: int | None = None
-        # One that is held by its waiter alone would be collected at exit, with a complaint.
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._starting = threading.Lock()
-
-    def run(self, make: Callable[[], Coroutine[Any, Any, T]], *, allow_blocking: bool = False) -> T:
-        """The result of the coroutine that *make* gives, in a copy of the caller's context.
-
-        What interrupts the waiting cancels the coroutine.
-
-        Raises:
-            BlockingCallError: The thread runs an event loop, and not *allow_blocking*, or it is
-                this one.
-        """
-        if threading.get_ident() == self._ident:
-            raise BlockingCallError(
-                "a blocking call on the thread that serves all blocking calls, such as in the "
-                "function given to update(), would wait for itself"
-            )
-        if not allow_blocking and asyncio._get_running_loop() is not None:
-            raise BlockingCallError(
-                "SyncLTMBackend would stop the event loop that runs in this thread: use LTMBackend "
-                "and await it, or pass allow_blocking=True"
-            )
-        loop = self._loop or self._start()
-        call = _Call(make)
-        try:
-            loop.call_soon_threadsafe(self._begin, call, context=contextvars.copy_context())
-            call.wait()
-        except BaseException:
-            loop.call_soon_threadsafe(call.cancel)
-            call.wait_at_most(CANCEL_TIMEOUT_S)
-            raise
-        return call.outcome()
-
-    def _start(self) -> asyncio.AbstractEventLoop:
-        with self._starting:
-            if self._loop is None:
-                loop = asyncio.new_event_loop()
-                thread = threading.Thread(
-                    target=self._serve, args=(loop,), name="ltm-sync", daemon=True
-                )
-                thread.start()
-                self._ident = thread.ident
-                self._loop = loop
-            return self._loop
-
-    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        while True:
-            try:
-                loop.run_forever()
-            except (KeyboardInterrupt, SystemExit):
-                continue  # asyncio lets these through after the task, which has them already
-
-    def _begin(self, call: _Call[Any]) -> None:
-        task = asyncio.get_running_loop().create_task(call.work())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-_loop_threads = PerProcess(LoopThread)
+_portals = PerProcess(Portal)
 
 
 def _blocking(
@@ -203,8 +69,10 @@ class SyncLTMBackend:
     plain dict of its ``to_dict()``. A call that is interrupted, as by Ctrl-C, is cancelled. Usable
     from any number of threads, and after a fork.
 
-    All backends of this kind share one event loop in a thread of its own. The function given to
-    :meth:`update` runs there: it must not block, nor call a backend of this kind.
+    All backends of this kind share one event loop, so that connections stay open from call to call.
+    A thread that calls runs it while no other does, and a daemon thread what is left unfinished;
+    in between it rests. The function given to :meth:`update` runs in it: it must not block, nor
+    call a backend of this kind.
 
     Args:
         allow_blocking: Permit calls in a thread that runs an event loop, such as a notebook's.
@@ -307,4 +175,4 @@ class SyncLTMBackend:
     stats = _blocking(LTMBackend.stats)
 
     def _run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return _loop_threads.get().run(make, allow_blocking=self._allow_blocking)
+        return _portals.get().run(make, allow_blocking=self._allow_blocking)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from .collecting import strays
+from .errors import CorruptError
 from .protocols import LedgerBlob
-from .reading import read_batch
+from .reading import check_name, next_after, read_batch
 from .stores import Stores
 
 PAGE = 500
@@ -42,10 +43,18 @@ async def _verify_entries(stores: Stores, found: Findings) -> dict[str, str]:
     """Check every live entry's value; return the keys by the blob they name."""
     named: dict[str, str] = {}
     after = ""
-    while page := await stores.to_catalog.unanswered(
-        stores.catalog.list_entries, stores.namespace, after=after, limit=stores.batch_size
-    ):
-        read = await read_batch(stores, [row.key for row in page])
+    while True:
+        page = await stores.to_catalog.unanswered(
+            stores.catalog.list_entries, stores.namespace, after=after, limit=stores.batch_size
+        )
+        names = []
+        for row in page:
+            try:
+                check_name(row)
+                names.append(row.key)
+            except CorruptError as exc:
+                found.problems[row.key] = str(exc)
+        read = await read_batch(stores, names)
         found.problems.update((key, str(exc)) for key, exc in read.errors.items())
         for row in read.rows.values():
             found.entries += 1
@@ -53,8 +62,9 @@ async def _verify_entries(stores: Stores, found: Findings) -> dict[str, str]:
             if row.blob_id is not None:
                 found.blobs += 1
                 named[row.blob_id] = row.key
-        after = page[-1].key
-    return named
+        if len(page) < stores.batch_size:
+            return named
+        after = next_after(page, names)
 
 
 async def _verify_ledger(stores: Stores, found: Findings, named: dict[str, str]) -> None:

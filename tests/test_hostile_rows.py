@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import os
@@ -253,6 +254,73 @@ async def test_a_listing_names_a_forged_instant_and_shows_the_others(
     page = await rig.ltm.list_entries()
     assert {entry.key for entry in page.entries} == others
     assert (list(page.errors), page.error_type) == ([key], "CorruptError")
+
+
+KEYS = {
+    "no text": ("6b31ff", "k1\udcff"),
+    "NUL": ("6b3100", "k1\0"),
+    "empty": ("", ""),
+    "too long": ("6b" * 1025, "k" * 1025),
+}
+
+
+@pytest.mark.parametrize("limit", [2, 3, 100])
+@pytest.mark.parametrize("case", KEYS)
+async def test_a_row_whose_key_is_none_is_named_and_hides_no_other(
+    file_rig: Rig, file_forger: Forger, case: str, limit: int
+) -> None:
+    data, key = KEYS[case]
+    file_forger.execute(
+        f"UPDATE ltm_entries SET key = CAST(x'{data}' AS TEXT) WHERE key = 'b large'"
+    )
+    seen: list[str] = []
+    errors: set[str] = set()
+    cursor = None
+    for _ in range(4):
+        page = await file_rig.ltm.list_entries(cursor=cursor, limit=limit)
+        seen += [entry.key for entry in page.entries]
+        errors |= page.errors.keys()
+        if (cursor := page.cursor) is None:
+            break
+    assert cursor is None, "it does not end"
+    assert (seen, errors) == (["a small", "c large"], {key})
+
+
+async def test_a_page_of_nothing_but_keys_that_are_none_is_an_error(
+    file_rig: Rig, file_forger: Forger
+) -> None:
+    """There is nothing to go on from."""
+    file_forger.execute("UPDATE ltm_entries SET key = CAST(x'6b3100' AS TEXT) WHERE key > 'c'")
+    page = await file_rig.ltm.list_entries(cursor="b large", limit=2)
+    assert (page.cursor, list(page.errors)) == (None, ["k1\0"])
+    with pytest.raises(CorruptError, match="no key that can be one"):
+        await file_rig.ltm.list_entries(cursor="b large", limit=1)
+
+
+@pytest.mark.parametrize("batch_size", [2, 500])
+@pytest.mark.parametrize("case", KEYS)
+async def test_verify_names_a_row_whose_key_is_none(
+    file_rig: Rig, file_forger: Forger, tmp_path: pathlib.Path, case: str, batch_size: int
+) -> None:
+    data, key = KEYS[case]
+    file_forger.execute(
+        f"UPDATE ltm_entries SET key = CAST(x'{data}' AS TEXT) WHERE key = 'b large'"
+    )
+    ltm = LTMBackend(file_rig.catalog, file_rig.blobs, batch_size=batch_size)
+    async with asyncio.timeout(10):
+        found = await ltm.verify()
+    assert found.problems[key].startswith("a row's key ")
+    assert found.entries == 2
+
+
+async def test_metadata_that_is_no_text_is_damage(file_rig: Rig, file_forger: Forger) -> None:
+    file_forger.execute(
+        "UPDATE ltm_entries SET metadata = CAST(x'7b2261223a22ff227d' AS TEXT) "
+        "WHERE key = 'a small'"
+    )
+    with pytest.raises(CorruptError, match="metadata is not UTF-8"):
+        await file_rig.ltm.retrieve("a small")
+    assert list((await file_rig.ltm.list_entries()).errors) == ["a small"]
 
 
 @pytest.mark.parametrize("byte_size", [2**63 - 1, MAX_VALUE_BYTES + 1, -(2**63)])

@@ -7,17 +7,20 @@ import io
 import json
 import os
 import pathlib
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from ltm_async import CorruptError, InvalidEntryError, LTMBackend, UnavailableError, jsonl
-from ltm_async.jsonl import Channel, Imported, InvalidLineError
+from ltm_async.jsonl import Channel, Chunk, Imported, InvalidLineError, exporting, files, importing
+from ltm_async.jsonl import lines as lines_of_exports
 from ltm_async.testing import Faults, Mode
 
 from .backends import PAIRS, Rig, make_rig
@@ -81,8 +84,17 @@ async def other(tmp_path: pathlib.Path) -> AsyncIterator[Rig]:
     await other.aclose()
 
 
+def no_damage(key: str, why: str) -> None:
+    raise AssertionError(f"{key!r}: {why}")
+
+
+async def chunks(ltm: LTMBackend, **options: Any) -> list[Chunk]:
+    options = {"on_damaged": no_damage, **options}
+    return [chunk async for chunk in jsonl.export_entries(ltm, **options)]
+
+
 async def export(ltm: LTMBackend, **options: Any) -> bytes:
-    return b"".join([chunk.data async for chunk in jsonl.export_entries(ltm, **options)])
+    return b"".join(chunk.data for chunk in await chunks(ltm, **options))
 
 
 async def lines(data: bytes) -> AsyncIterator[bytes]:
@@ -153,6 +165,51 @@ class TestRoundTrip:
         assert not (await other.ltm.retrieve("k")).found
 
 
+DAMAGE = {
+    "a blob of another size": ("k1", "a blob does not have the size that its row says"),
+    "a blob of another content": ("k1", "a blob does not have the content that its row says"),
+    "a blob that is gone": ("k1", "a blob that a row names is missing"),
+    "metadata that is no JSON": ("k1", "stored text is not JSON"),
+    "metadata that is no text": ("k1", "a row's metadata is not UTF-8"),
+    "an instant that is none": ("k1", "a row has an instant beyond all calendars"),
+    "a hash of something else": ("k1", "a blob does not have the content that its row says"),
+    "a key that is no text": ("k1\udcff", "a row's key has a lone surrogate"),
+    "a key with NUL": ("k1\0", "a row's key has a NUL character"),
+}
+"""What is done to k1: under which key it is told, and how."""
+_STATEMENTS = {
+    "metadata that is no JSON": f"metadata = '{{ {CANARY}'",
+    "metadata that is no text": "metadata = CAST(x'7b2261223a22ff227d' AS TEXT)",
+    "an instant that is none": "created_at = 9223372036854775807",
+    "a hash of something else": "content_hash = 'sha256:00'",
+    "a key that is no text": "key = CAST(x'6b31ff' AS TEXT)",
+    "a key with NUL": "key = CAST(x'6b3100' AS TEXT)",
+}
+
+
+async def _rig_with_damage(folder: pathlib.Path, damage: str) -> Rig:
+    """Three blobs, and something done to that of k1 or to its row."""
+    rig = make_rig("sqlite+local", folder)
+    await rig.ltm.store("k1", f"{CANARY} " * 1000)
+    await asyncio.to_thread(_damage, folder, damage)
+    await rig.ltm.store_batch({"key": key, "value": f"{CANARY} " * 1000} for key in ("k0", "k2"))
+    return rig
+
+
+def _damage(folder: pathlib.Path, damage: str) -> None:
+    (blob,) = [path for path in (folder / "blobs").rglob("*") if path.is_file()]
+    match damage:
+        case "a blob of another size":
+            blob.write_text('"something else"')
+        case "a blob of another content":
+            blob.write_bytes(blob.read_bytes().replace(b"c", b"C"))
+        case "a blob that is gone":
+            blob.unlink()
+        case _:
+            with closing(sqlite3.connect(folder / "ltm.db")) as db, db:
+                db.execute(f"UPDATE ltm_entries SET {_STATEMENTS[damage]}")
+
+
 class TestExport:
     async def test_an_empty_memory_is_a_header(self, rig: Rig) -> None:
         assert await export(rig.ltm) == HEADER == jsonl.header()
@@ -178,38 +235,68 @@ class TestExport:
 
     async def test_chunks_are_bounded_by_bytes(self, rig: Rig) -> None:
         await rig.ltm.store_batch({"key": f"k{n}", "value": "x" * 10_000} for n in range(20))
-        chunks = [chunk async for chunk in jsonl.export_entries(rig.ltm, slice_bytes=30_100)]
-        assert [len(chunk.keys) for chunk in chunks] == [0, *[3] * 6, 2]
-        assert max(len(chunk.data) for chunk in chunks) < 31_000
+        got = await chunks(rig.ltm, slice_bytes=30_100)
+        assert [len(chunk.keys) for chunk in got] == [0, *[3] * 6, 2]
+        assert max(len(chunk.data) for chunk in got) < 31_000
 
     async def test_a_chunk_names_the_entries_in_it(self, rig: Rig) -> None:
         await rig.ltm.store_batch({"key": f"k{n}", "value": n} for n in range(3))
-        _, chunk = [chunk async for chunk in jsonl.export_entries(rig.ltm)]
+        _, chunk = await chunks(rig.ltm)
         assert chunk.keys == ("k0", "k1", "k2")
         assert chunk.data.count(b"\n") == 3
 
-    async def test_a_damaged_entry_ends_it_after_those_before(self, tmp_path: pathlib.Path) -> None:
-        rig = make_rig("sqlite+local", tmp_path)
-        await _damage_one(rig, tmp_path)
-        got: list[str] = []
-
-        async def export_all() -> None:
-            async for chunk in jsonl.export_entries(rig.ltm):
-                got.extend(chunk.keys)
-
-        with pytest.raises(CorruptError, match=r"^the entry 'k1' cannot be read: ") as caught:
-            await export_all()
-        assert got == ["k0"]
-        assert CANARY not in said(caught.value)
+    @pytest.mark.parametrize("damage", DAMAGE)
+    async def test_a_damaged_entry_is_told_and_left_out(
+        self, damage: str, tmp_path: pathlib.Path
+    ) -> None:
+        rig = await _rig_with_damage(tmp_path, damage)
+        told: dict[str, str] = {}
+        data = await export(rig.ltm, on_damaged=told.__setitem__)
+        key, why = DAMAGE[damage]
+        assert [json.loads(line)["key"] for line in data.splitlines()[1:]] == ["k0", "k2"]
+        assert list(told) == [key]
+        assert why in told[key]
+        assert CANARY not in str(told)
         await rig.aclose()
 
-    async def test_a_damaged_entry_can_be_left_out(self, tmp_path: pathlib.Path) -> None:
-        rig = make_rig("sqlite+local", tmp_path)
-        await _damage_one(rig, tmp_path)
-        damaged: list[str] = []
-        data = await export(rig.ltm, on_damaged=lambda key, _why: damaged.append(key))
+    async def test_damage_at_the_end_of_a_page_is_told_once(
+        self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The next page begins with it again, since its key is none to go on from."""
+        monkeypatch.setattr(exporting, "PAGE", 2)
+        rig = await _rig_with_damage(tmp_path, "a key that is no text")
+        told: list[str] = []
+        data = await export(rig.ltm, on_damaged=lambda key, _why: told.append(key))
         assert [json.loads(line)["key"] for line in data.splitlines()[1:]] == ["k0", "k2"]
-        assert damaged == ["k1"]
+        assert told == ["k1\udcff"]
+        await rig.aclose()
+
+    async def test_what_is_told_of_damage_may_end_it(self, tmp_path: pathlib.Path) -> None:
+        rig = await _rig_with_damage(tmp_path, "a blob of another size")
+
+        def refuse(key: str, why: str) -> None:
+            raise CorruptError(f"{key}: {why}")
+
+        with pytest.raises(CorruptError, match=r"^k1: a blob does not have the size"):
+            await export(rig.ltm, on_damaged=refuse)
+        await rig.aclose()
+
+    async def test_a_blob_that_cannot_be_had_is_no_damage(self, tmp_path: pathlib.Path) -> None:
+        """Also where the error of the whole page is that of a damaged one before it."""
+        rig = await _rig_with_damage(tmp_path, "a blob that is gone")
+        await rig.ltm.delete_batch(["k0", "k2"])
+        await rig.ltm.store("k2", CANARY * 1000)
+
+        def make_unreadable() -> None:
+            (blob,) = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
+            blob.unlink()
+            blob.mkdir()
+
+        await asyncio.to_thread(make_unreadable)
+        told: list[str] = []
+        with pytest.raises(UnavailableError):
+            await export(rig.ltm, on_damaged=lambda key, _why: told.append(key))
+        assert told == ["k1"]
         await rig.aclose()
 
     async def test_a_store_that_is_down_is_no_damage(self, tmp_path: pathlib.Path) -> None:
@@ -223,16 +310,6 @@ class TestExport:
             await export(rig.ltm, on_damaged=lambda key, _why: damaged.append(key))
         assert damaged == []
         await rig.aclose()
-
-
-async def _damage_one(rig: Rig, folder: pathlib.Path) -> None:
-    """Three blobs, of which that of k1 has become something else."""
-    await rig.ltm.store("k1", f"{CANARY} " * 1000)
-    (blob,) = await asyncio.to_thread(
-        lambda: [path for path in (folder / "blobs").rglob("*") if path.is_file()]
-    )
-    await asyncio.to_thread(blob.write_bytes, b'"something else"')
-    await rig.ltm.store_batch({"key": key, "value": f"{CANARY} " * 1000} for key in ("k0", "k2"))
 
 
 class TestImport:
@@ -320,7 +397,7 @@ class TestImport:
 
     async def test_another_file_is_no_place_to_go_on(self, other: Rig) -> None:
         data = in_file(5)
-        wrong = jsonl._fingerprint(b"a line of another file")
+        wrong = importing.fingerprint_of(b"a line of another file")
         with pytest.raises(InvalidLineError, match=r"^line 3: is not what the earlier import"):
             await jsonl.import_entries(other.ltm, lines(data), skip=3, fingerprint=wrong)
         with pytest.raises(InvalidLineError, match=r"^line 6: is the last, and 7 were"):
@@ -381,7 +458,8 @@ class TestBadLines:
     async def test_a_line_that_is_too_long_is_refused_unread(
         self, other: Rig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 1000)
+        monkeypatch.setattr(lines_of_exports, "MAX_LINE_BYTES", 1000)
+        monkeypatch.setattr(files, "MAX_LINE_BYTES", 1000)
         file = io.BytesIO(HEADER + line_of("a") + line_of("b", "x" * 5000) + line_of("c"))
         channel = Channel(file)
         seen: list[str] = []
@@ -535,7 +613,7 @@ async def main(folder, count):
         before = status("VmRSS")
         lines = 0
         with open(f"{folder}/export", "wb") as file:
-            async for chunk in jsonl.export_entries(ltm):
+            async for chunk in jsonl.export_entries(ltm, on_damaged=print):
                 file.write(chunk.data)
                 lines += len(chunk.keys)
         exported = status("VmHWM")

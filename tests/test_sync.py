@@ -38,9 +38,9 @@ from ltm_async import (
     MemoryCatalog,
     SyncLTMBackend,
     create_ltm_backend,
-    sync,
+    portal,
 )
-from ltm_async.sync import LoopThread
+from ltm_async.portal import Portal
 from ltm_async.testing import Faults
 
 from .backends import PAIRS, Rig, make_rig
@@ -55,7 +55,7 @@ def no_blocking_calls() -> Iterator[None]:
     with blockbuster_ctx("ltm_async", excluded_modules=["ltm_async.testing"]) as guard:
         guard.functions["os.path.abspath"].can_block_in("ltm_async/blobs/local.py", {"__init__"})
         lock = guard.functions["threading.Lock.acquire"]
-        lock.can_block_in("ltm_async/sync.py", {"run"})
+        lock.can_block_in("ltm_async/portal.py", {"run"})
         lock.can_block_in("tests/test_sync.py", {"hold_up"})
         yield
 
@@ -341,20 +341,19 @@ class TestItsLifetime:
         with SyncLTMBackend(*stores) as ltm:
             assert ltm.retrieve("k")["value"] == LARGE
 
-    def test_two_backends_share_one_thread(self, ltm: SyncLTMBackend) -> None:
-        served: list[threading.Thread] = []
+    def test_two_backends_share_one_loop(self, ltm: SyncLTMBackend) -> None:
+        """So that they share their pools too."""
+        served: list[asyncio.AbstractEventLoop] = []
 
         def note(_: Any) -> int:
-            served.append(threading.current_thread())
+            served.append(asyncio.get_running_loop())
             return 1
 
-        with SyncLTMBackend("memory:", "memory:") as other:
+        with SyncLTMBackend("memory:", "memory:") as other, ThreadPoolExecutor(1) as pool:
             ltm.update("k", note)
             other.update("k", note)
-        assert served[0] is served[1]
-        assert served[0] in loop_threads()
-        assert served[0].daemon
-        assert served[0] is not threading.current_thread()
+            pool.submit(other.update, "k", note).result()
+        assert served[0] is served[1] is served[2]
 
 
 class TestErrors:
@@ -436,8 +435,8 @@ class TestErrors:
             await asyncio.wait([task])
             return repr(task.exception())
 
-        thread = LoopThread()
-        assert thread.run(parent) == thread.run(parent) == "SystemExit()"
+        made = Portal()
+        assert made.run(parent) == made.run(parent) == "SystemExit()"
 
     @pytest.mark.parametrize("mode", ["raise", "degrade"])
     def test_the_deadline_ends_a_hanging_call(self, mode: str, tmp_path: pathlib.Path) -> None:
@@ -548,14 +547,14 @@ class TestThreads:
         assert loop_threads() == before
 
     def test_threads_that_come_first_at_once_start_one_loop(self) -> None:
-        async def where() -> int:
-            return threading.get_ident()
+        async def which() -> asyncio.AbstractEventLoop:
+            return asyncio.get_running_loop()
 
-        def work(_: int) -> int:
+        def work(_: int) -> asyncio.AbstractEventLoop:
             started.wait()
-            return thread.run(where)
+            return made.run(which)
 
-        started, thread, count = threading.Barrier(20), LoopThread(), len(loop_threads())
+        started, made, count = threading.Barrier(20), Portal(), len(loop_threads())
         with ThreadPoolExecutor(20) as pool:
             assert len(set(pool.map(work, range(20)))) == 1
         assert len(loop_threads()) == count + 1
@@ -667,7 +666,7 @@ class TestInterrupts:
         self, ltm: SyncLTMBackend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Nor is it waited for without end where the loop is held up."""
-        monkeypatch.setattr(sync, "CANCEL_TIMEOUT_S", 0.1)
+        monkeypatch.setattr(portal, "CANCEL_TIMEOUT_S", 0.1)
         busy, waiting, go_on = threading.Event(), threading.Event(), threading.Event()
 
         def hold_up(_: Any) -> int:
@@ -695,7 +694,7 @@ class TestInterrupts:
     def test_a_call_that_refuses_to_be_cancelled_is_left_after_a_moment(
         self, ltm: SyncLTMBackend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sync, "CANCEL_TIMEOUT_S", 0.1)
+        monkeypatch.setattr(portal, "CANCEL_TIMEOUT_S", 0.1)
         begun, ended = threading.Event(), threading.Event()
 
         async def stubborn(_: Any) -> int:

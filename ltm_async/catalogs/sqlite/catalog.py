@@ -373,8 +373,8 @@ class SQLiteCatalog(Catalog):
         except sqlite3.OperationalError as exc:
             if not is_undecodable(exc):
                 raise
-        # One damaged row must not hide the others: its hash will give it away.
-        conn.text_factory = lambda data: data.decode("utf-8", "replace")
+        # One damaged row must not hide the others: what is no UTF-8 will give it away.
+        conn.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
         try:
             return query(conn, self._clock())
         finally:
