@@ -106,6 +106,15 @@ def test_a_server_that_hangs_can_be_closed() -> None:
     assert not server.is_running()
 
 
+def test_a_server_does_not_outlive_its_guard() -> None:
+    server = sleeper().start()
+    assert server._guard is not None
+    server._guard.kill()
+    within_ten_seconds(lambda: not server.is_running())
+    server.close()
+    assert not server.folder.exists()
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_of_a_server_whose_owner_is_killed(end: signal.Signals) -> None:
     code = f"""

@@ -12,7 +12,7 @@ def write_certificates(
     import trustme
 
     authority = trustme.CA()
-    leaf = authority.issue_cert("127.0.0.1", "localhost")
+    leaf = authority.issue_cert("127.0.0.1")
     chain, key, ca_file = folder / "chain.pem", folder / "key.pem", folder / "ca.pem"
     for number, part in enumerate(leaf.cert_chain_pems):
         part.write_to_path(chain, append=number > 0)
