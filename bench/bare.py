@@ -15,10 +15,12 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 Entries = Sequence[Mapping[str, Any]]
+BlobRow = tuple[str, str, int, None, str]
+"""Key, content hash, size, no value, and the blob's name."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -83,14 +85,27 @@ class Bare:
     def store_blobs(self, entries: Entries) -> None:
         """Files first, each synced and linked to its name, then their folder, then the rows."""
         rows = []
+        for row, data in self.as_blobs(entries):
+            _write_synced(os.path.join(self._blobs, row[4]), data)
+            rows.append(row)
+        _sync_folder(self._blobs)
+        self.store_rows(rows)
+
+    def as_blobs(self, entries: Entries) -> Iterator[tuple[BlobRow, bytes]]:
+        """The row and the data of each."""
         for entry in entries:
             data = _encode(entry["value"]).encode()
             content_hash = _hash(data)
             name = f"{content_hash[7:23]}-{os.urandom(16).hex()}"
-            _write_synced(os.path.join(self._blobs, name), data)
-            rows.append((entry["key"], content_hash, len(data), None, name))
-        _sync_folder(self._blobs)
+            yield (entry["key"], content_hash, len(data), None, name), data
+
+    def store_rows(self, rows: Iterable[BlobRow]) -> None:
+        """The rows of blobs that are stored."""
         self._upsert(rows)
+
+    def names(self, keys: Sequence[str]) -> dict[str, str]:
+        """The blob of each key."""
+        return {row[0]: row[5] for row in self._select(keys)}
 
     def retrieve_blobs(self, keys: Sequence[str]) -> dict[str, Any]:
         found = {}

@@ -1,6 +1,6 @@
 """A GCS of our own, since no real one can be had.
 
-``python -m tests.servers.gcs`` serves one in a process of its own.
+``python -m tests.servers.gcs [LATENCY_MS]`` serves one in a process of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Self
 
 from aiohttp import web
@@ -32,7 +32,7 @@ class GcsServer:
         self._buckets = Buckets(system_clock)
         self._api = Api(self._buckets)
         self._thread = LoopThread("ltm-test-gcs")
-        self._runner, self.port = self._thread.run(_listen(self._api))
+        self._runner, self.port = self._thread.run(_listen(self._api.serve))
 
     @property
     def endpoint_url(self) -> str:
@@ -91,9 +91,12 @@ class GcsServer:
         self._thread.close()
 
 
-async def _listen(api: Api) -> tuple[web.ServerRunner, int]:
-    """What serves *api*, and on which port."""
-    runner = web.ServerRunner(web.Server(api.serve), shutdown_timeout=1)
+Serve = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+async def _listen(serve: Serve) -> tuple[web.ServerRunner, int]:
+    """What calls *serve*, and on which port."""
+    runner = web.ServerRunner(web.Server(serve), shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=512).start()
     return runner, int(runner.addresses[0][1])
@@ -105,13 +108,19 @@ def refusal(status: int, reason: str, message: str = "a test says so", **headers
     return Answer(status=status, body=error_body(status, reason, message), headers=named)
 
 
-async def _main() -> None:
+async def _main(latency_s: float = 0.0) -> None:
     """Serve until stdin ends; the port is printed."""
-    runner, port = await _listen(Api(Buckets(system_clock)))
+    api = Api(Buckets(system_clock))
+
+    async def serve(request: web.BaseRequest) -> web.StreamResponse:
+        await asyncio.sleep(latency_s)
+        return await api.serve(request)
+
+    runner, port = await _listen(serve if latency_s else api.serve)
     print(port, flush=True)  # noqa: T201
     await asyncio.to_thread(sys.stdin.read)
     await runner.cleanup()
 
 
 if __name__ == "__main__":
-    asyncio.run(_main())
+    asyncio.run(_main(*(float(argument) / 1e3 for argument in sys.argv[1:])))

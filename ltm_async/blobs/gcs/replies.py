@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import TracebackType
 
 import aiohttp
 
@@ -59,48 +59,59 @@ def _read(body: bytes) -> tuple[str, str]:
         return "", "" if text.lstrip().startswith("<") else " ".join(text.split())
 
 
-@contextlib.contextmanager
-def writing() -> Iterator[None]:
-    """Raise whatever a request ends in as one of ours."""
-    try:
-        yield
-    except RefusedError as exc:
-        raise _meaning(exc) from exc
-    except (json.JSONDecodeError, UnicodeDecodeError) as exc:
-        raise OutcomeUnknownError("gcs: the reply is none of this API", store="gcs") from exc
-    except (aiohttp.ClientError, OSError) as exc:  # in the middle of a body
-        raise OutcomeUnknownError(
-            f"gcs: the reply was cut short: {in_words(exc)}", store="gcs"
-        ) from exc
+class Translating:
+    """A context manager that raises whatever a request ends in as one of ours.
+
+    Args:
+        lost: What it means that there is no answer, or none that says what was done.
+    """
+
+    def __init__(self, lost: type[StoreError]) -> None:
+        self._lost = lost
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        match exc:
+            case RefusedError():
+                raise self._meaning(exc) from exc
+            case json.JSONDecodeError() | UnicodeDecodeError():
+                raise self._lost("gcs: the reply is none of this API", store="gcs") from exc
+            case aiohttp.ClientError() | OSError():  # in the middle of a body
+                raise self._lost(
+                    f"gcs: the reply was cut short: {in_words(exc)}", store="gcs"
+                ) from exc
+            case OutcomeUnknownError() if self._lost is not OutcomeUnknownError:
+                raise self._lost(str(exc), store="gcs") from exc
+
+    def _meaning(self, exc: RefusedError) -> StoreError:
+        what = f"gcs: {exc.status}: {exc.words}".removesuffix(": ")
+        if exc.status < 400:
+            return StoreError(
+                f"gcs: {exc.status}: this endpoint sends its clients elsewhere", store="gcs"
+            )
+        if exc.status == 429 or exc.reason in _THROTTLING:
+            return RateLimitedError(what, store="gcs", retry_after_s=_retry_after_s(exc.headers))
+        if exc.status in (401, 403):
+            return AccessDeniedError(what, store="gcs")
+        if exc.status == 404:
+            return StoreError(f"gcs: the bucket does not exist: {exc.words}", store="gcs")
+        if exc.status in (408, 409) or _DAMAGED in exc.words:
+            return UnavailableError(what, store="gcs")  # not received whole, or another at work
+        if exc.status >= 500:
+            return self._lost(what, store="gcs")
+        return StoreError(what, store="gcs")
 
 
-@contextlib.contextmanager
-def reading() -> Iterator[None]:
-    """What is lost of a read had no effect, whenever it was lost."""
-    try:
-        with writing():
-            yield
-    except OutcomeUnknownError as exc:
-        raise UnavailableError(str(exc), store="gcs") from exc
-
-
-def _meaning(exc: RefusedError) -> StoreError:
-    what = f"gcs: {exc.status}: {exc.words}".removesuffix(": ")
-    if exc.status < 400:
-        return StoreError(
-            f"gcs: {exc.status}: this endpoint sends its clients elsewhere", store="gcs"
-        )
-    if exc.status == 429 or exc.reason in _THROTTLING:
-        return RateLimitedError(what, store="gcs", retry_after_s=_retry_after_s(exc.headers))
-    if exc.status in (401, 403):
-        return AccessDeniedError(what, store="gcs")
-    if exc.status == 404:
-        return StoreError(f"gcs: the bucket does not exist: {exc.words}", store="gcs")
-    if exc.status in (408, 409) or _DAMAGED in exc.words:
-        return UnavailableError(what, store="gcs")  # not received whole, or another was at work
-    if exc.status >= 500:
-        return OutcomeUnknownError(what, store="gcs")
-    return StoreError(what, store="gcs")
+writing = Translating(OutcomeUnknownError)
+reading = Translating(UnavailableError)
+"""What is lost of a read had no effect, whenever it was lost."""
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

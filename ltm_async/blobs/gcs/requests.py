@@ -58,6 +58,7 @@ class Requests:
     def __init__(self, storage: Storage, endpoint_url: str) -> None:
         self._storage = storage
         self._endpoint_url = endpoint_url
+        self._timeout = _timeout()
         self._seen: set[str] = set()
         """Buckets that have answered, or that we may not ask for."""
 
@@ -79,10 +80,10 @@ class Requests:
         """The first *limit* bytes of an object; None when there is none."""
         # A range of nothing cannot be asked for, and a compressed reply could be of any size.
         headers = {"Range": f"bytes=0-{max(limit, 1) - 1}", "Accept-Encoding": "identity"}
-        with reading():
+        with reading:
             try:
                 stream = await self._storage.download_stream(
-                    bucket, name, headers=headers, timeout=_as_number(_timeout())
+                    bucket, name, headers=headers, timeout=_as_number(self._timeout)
                 )
             except RefusedError as exc:
                 if exc.status == 416 and whole_size(exc.headers) == 0:
@@ -101,9 +102,9 @@ class Requests:
 
     async def delete(self, bucket: str, name: str) -> None:
         """Delete an object, if there is one."""
-        with writing():
+        with writing:
             try:
-                await self._storage.delete(bucket, name, timeout=_as_number(_timeout()))
+                await self._storage.delete(bucket, name, timeout=_as_number(self._timeout))
             except RefusedError as exc:
                 if not _is_absent(exc):
                     raise
@@ -115,10 +116,12 @@ class Requests:
         params = {"prefix": prefix, "maxResults": str(most), "fields": _FIELDS}
         if after is not None:
             params["pageToken"] = after
-        with reading():
+        with reading:
             # Not by the driver's method for it, which keeps the reply's Date to itself.
             reply = await self._storage.session.get(
-                f"{self._endpoint_url}/storage/v1/b/{bucket}/o", params=params, timeout=_timeout()
+                f"{self._endpoint_url}/storage/v1/b/{bucket}/o",
+                params=params,
+                timeout=self._timeout,
             )
             answer = await reply.json(content_type=None)
         self._seen.add(bucket)
@@ -126,7 +129,7 @@ class Requests:
 
     async def _create(self, bucket: str, name: str, data: bytes, checksum: str) -> Facts | None:
         """What the server says of the new object; None when there is one already."""
-        with writing():
+        with writing:
             try:
                 answer = await self._storage.upload(
                     bucket,
@@ -146,10 +149,10 @@ class Requests:
 
     async def _describe(self, bucket: str, name: str) -> Facts:
         """The same of an object that is there."""
-        with reading():
+        with reading:
             try:
                 answer = await self._storage.download_metadata(
-                    bucket, name, timeout=_as_number(_timeout())
+                    bucket, name, timeout=_as_number(self._timeout)
                 )
             except RefusedError as exc:
                 if exc.status != 404:
