@@ -107,7 +107,7 @@ async def bare_storage(endpoint_url: str) -> AsyncIterator[BareStorage]:
     async with aiohttp.ClientSession(connector=connector) as session:
         # It is asked for no token where an api_root is given, and made of files without one.
         token = cast("Any", object())
-        yield BareStorage(Storage(session=session, token=token, api_root=endpoint_url))
+        yield BareStorage(Storage(session=cast("Any", session), token=token, api_root=endpoint_url))
 
 
 def objects_of(turn: int, count: int) -> dict[str, bytes]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import ssl
+
+from .worker import aside
 
 
 @functools.cache
@@ -14,4 +15,4 @@ def _default_context() -> ssl.SSLContext:
 
 async def default_context() -> ssl.SSLContext:
     """The context that all connections share: reading the system's certificates takes 20 ms."""
-    return await asyncio.to_thread(_default_context)
+    return await aside(_default_context)

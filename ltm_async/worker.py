@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from .errors import ClosedError
 
@@ -51,6 +51,24 @@ class Call(Generic[P]):
     def _set_exception(self, exc: BaseException) -> None:
         if not self._future.done():
             self._future.set_exception(exc)
+
+
+async def aside(work: Callable[[], T], name: str = "ltm-aside") -> T:
+    """What *work* gives, on a daemon thread of its own.
+
+    For what is done once and would block. Asyncio's executor keeps its threads, for which a child
+    process that was forked beside them would wait for ever.
+    """
+    call = Call(work)
+
+    def run() -> None:
+        try:
+            call.answer(work())
+        except BaseException as exc:  # noqa: BLE001  # belongs to the caller, not to this thread
+            call.fail(exc)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return cast("T", await call.wait())
 
 
 class Worker(Generic[P]):

@@ -304,7 +304,7 @@ pid = os.fork()
 if pid == 0:
     before = per_process.inherited
     sound = before and per_process.get() is not parent and not per_process.inherited
-    kept = parent in per_process._made.values()
+    kept = parent in per_process.made.values()
     os._exit(0 if sound and kept else 1)
 _, status = os.waitpid(pid, 0)
 print(os.waitstatus_to_exitcode(status), per_process.get() is parent)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ...errors import MissingDriverError
+from ...worker import aside
 from .options import Options
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ CLOSE_TIMEOUT_S = 5.0
 
 
 async def connect(options: Options) -> Client:
-    make = await asyncio.to_thread(_load, options)
+    make = await aside(partial(_load, options))
     return make()
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ...errors import MissingDriverError
+from ...worker import aside
 from .options import Options
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def connect(options: Options) -> Requests:
-    driver = await asyncio.to_thread(_load, options)
+    driver = await aside(partial(_load, options))
     sender = driver.sender()
     try:
         return await driver.requests(sender)

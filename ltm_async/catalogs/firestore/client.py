@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MissingDriverError, StoreError
+from ...worker import aside
 
 if TYPE_CHECKING:
     from google.cloud.firestore_v1 import AsyncClient
@@ -37,7 +39,7 @@ class ClientKey:
 async def connect(key: ClientKey) -> AsyncClient:
     """A client with its channel, which connects with the first request."""
     # Importing takes 0.2 s, credentials are read from files, and a channel reads certificates.
-    client: AsyncClient = await asyncio.to_thread(_make, key, asyncio.get_running_loop())
+    client: AsyncClient = await aside(partial(_make, key, asyncio.get_running_loop()))
     return client
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from ...errors import MissingDriverError
+from ...worker import aside
 from .options import PoolKey
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 async def connect(key: PoolKey) -> Connections:
-    pool = await asyncio.to_thread(_load)
+    pool = await aside(_load)
     connections: Connections = pool.Connections(await pool.open_pool(key))
     return connections
 

@@ -7,6 +7,7 @@ import contextlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 import asyncpg
@@ -15,6 +16,7 @@ from ...dsn import Address
 from ...errors import ConfigError
 from ...schema import VERSION, postgres_script
 from ...tls import default_context
+from ...worker import aside
 from .failures import commanding, connecting
 from .options import PoolKey
 
@@ -207,7 +209,7 @@ async def _prepare(pool: Pool, key: PoolKey) -> bool:
                     f"the catalog has schema version {version}, this release knows up to "
                     f"{VERSION}: upgrade ltm-async"
                 )
-            await conn.execute(await asyncio.to_thread(postgres_script, key.schema))
+            await conn.execute(await aside(partial(postgres_script, key.schema)))
         if server_pid is None:
             server_pid = await conn.fetchval(_unnamed("SELECT pg_backend_pid()"))
         # A pooler makes up the number that it tells its clients, for they share its servers.
