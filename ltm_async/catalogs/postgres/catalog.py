@@ -25,7 +25,8 @@ from ...protocols import (
 from ...schema import check_schema
 from ...shared import Shared
 from .failures import NAME, commanding
-from .pool import Pool, PoolKey, borrow, close_pool, open_pool
+from .lending import Pool
+from .pool import PoolKey, borrow, close_pool, open_pool
 
 DELETIONS_KEPT_US = 7 * 86_400 * 1_000_000
 AFTER_ALL_KEYS = "\U0010ffff" * 257
