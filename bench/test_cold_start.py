@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 import pytest
 
 from bench.conftest import Bench
-from bench.workloads import python, spread
+from bench.workloads import phases, python, spread
 
 IMPORT_BUDGET_MS = 5.0
 COLD_START_BUDGET_MS = 100.0
@@ -65,16 +64,6 @@ assert not {"asyncio", "sqlite3"} & {*sys.modules}
 """
 
 
-def _phases(code: str, folder: str) -> dict[str, float]:
-    """Milliseconds of each phase, and of all up to the last."""
-    began = previous = time.monotonic()
-    spent_ms = {}
-    for name, at in json.loads(python("-c", code, folder)):
-        spent_ms[name] = (at - previous) * 1e3
-        previous = at
-    return {**spent_ms, "in all": (previous - began) * 1e3}
-
-
 def test_import(bench: Bench) -> None:
     def measure() -> tuple[list[float], list[float]]:
         inside_ms, around_ms = [], []
@@ -101,7 +90,7 @@ def test_a_fresh_process(bench: Bench, folder: str, file: str) -> None:
             place = Path(folder, str(turn if file == "new" else 0))
             place.mkdir(exist_ok=True)
             for side, code in (("ours", _OURS), ("bare", _BARE)):
-                runs[side].append(_phases(code, str(place)))
+                runs[side].append(phases(code, str(place)))
         return runs
 
     runs = bench.call(measure)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
+import json
 import os
 import statistics
 import subprocess
@@ -25,6 +26,9 @@ R = TypeVar("R")
 
 ROOT = Path(__file__).parents[1]
 WARMUP = 3
+BATCHES = [(1, 500), (100, 500), (500, 500), (10_000, 500), (10_000, 10_000)]
+"""Entries of a call, and how many of them make one transaction on all sides."""
+ROUNDS = {1: 400, 100: 150, 500: 80, 10_000: 12}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,10 @@ class Figure:
     limit: float | None = None
     """The budget: *value* should be at most this."""
     detail: str = ""
+
+
+def titled(verb: str, count: int, batch_size: int) -> str:
+    return f"{verb} {count:,}" + (f" by {batch_size:,}" if count > 500 else "")
 
 
 def keys(start: int, count: int) -> list[str]:
@@ -86,6 +94,16 @@ def python(*arguments: str) -> str:
         [sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
     )
     return done.stdout
+
+
+def phases(code: str, *arguments: str) -> dict[str, float]:
+    """Milliseconds of each phase of a new process that prints its marks, and of all of them."""
+    began = previous = time.monotonic()
+    spent_ms = {}
+    for name, at in json.loads(python("-c", code, *arguments)):
+        spent_ms[name] = (at - previous) * 1e3
+        previous = at
+    return {**spent_ms, "in all": (previous - began) * 1e3}
 
 
 @contextlib.asynccontextmanager
