@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import importlib.metadata
 import json
 import os
 import platform
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.workloads import Figure
+from tests.servers import postgres
 
 HERE = Path(__file__).parent
 
@@ -41,6 +43,8 @@ def circumstances() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
+        "postgresql": _server_version(),
+        "asyncpg": importlib.metadata.version("asyncpg"),
         "load_before": round(load, 2),
     }
 
@@ -72,6 +76,15 @@ def _git(*arguments: str) -> str:
         text=True,
     )
     return done.stdout.strip()
+
+
+def _server_version() -> str:
+    """Of the server that the benchmarks start."""
+    folder = postgres.programs()
+    if folder is None:
+        return "not here"
+    said = subprocess.run([folder / "postgres", "--version"], check=True, stdout=subprocess.PIPE)
+    return said.stdout.split()[2].decode()
 
 
 def _processor() -> str:

@@ -14,6 +14,8 @@ import pytest
 from bench.bare import Bare, Entries
 from bench.conftest import Bench
 from bench.workloads import (
+    BATCHES,
+    ROUNDS,
     Figure,
     blocking,
     both,
@@ -23,23 +25,17 @@ from bench.workloads import (
     race,
     ratio,
     spread,
+    titled,
     watched_loop,
 )
 from ltm_async import LTMBackend
 
-BATCHES = [(1, 500), (100, 500), (500, 500), (10_000, 500), (10_000, 10_000)]
-"""Entries of a call, and how many of them make one transaction on both sides."""
-ROUNDS = {1: 400, 100: 150, 500: 80, 10_000: 12}
 BUDGET = 1.5
 BLOB_BUDGET = 1.15
 CLEANUP_BUDGET = 1.3
 LIVE_FOREVER = 2**60
 
 batches = pytest.mark.parametrize(("count", "batch_size"), BATCHES)
-
-
-def _titled(verb: str, count: int, batch_size: int) -> str:
-    return f"{verb} {count:,}" + (f" by {batch_size:,}" if count > 500 else "")
 
 
 async def _store_batch(ltm: LTMBackend, work: Entries) -> None:
@@ -61,7 +57,7 @@ async def _fill(ltm: LTMBackend, bare: Bare, work: Entries) -> None:
 @batches
 @pytest.mark.parametrize("fresh", [True, False], ids=["new", "existing"])
 def test_store_batch(bench: Bench, folder: str, count: int, batch_size: int, fresh: bool) -> None:
-    title = _titled("store_batch", count, batch_size) + (" new" if fresh else " existing")
+    title = titled("store_batch", count, batch_size) + (" new" if fresh else " existing")
     count = bench.pick(count, 7)
 
     def prepare(turn: int) -> Entries:
@@ -83,7 +79,7 @@ def test_store_batch(bench: Bench, folder: str, count: int, batch_size: int, fre
 
 @batches
 def test_retrieve_batch(bench: Bench, folder: str, count: int, batch_size: int) -> None:
-    title = _titled("retrieve_batch", count, batch_size)
+    title = titled("retrieve_batch", count, batch_size)
     count = bench.pick(count, 7)
     everything = keys(0, bench.pick(20_000, 20))
 

@@ -20,12 +20,19 @@ CALLS = 20
 KEY = "agent:007:note:00000001"
 
 
-@pytest.mark.parametrize("catalog", ["memory", "sqlite"])
+@pytest.mark.parametrize("catalog", ["memory", "sqlite", "postgres"])
 @pytest.mark.parametrize("method", ["store", "retrieve"])
-def test_a_blocking_call(bench: Bench, folder: str, method: str, catalog: str) -> None:
+def test_a_blocking_call(
+    bench: Bench, folder: str, method: str, catalog: str, request: pytest.FixtureRequest
+) -> None:
     rounds, calls = bench.pick(ROUNDS, 3), bench.pick(CALLS, 2)
-    # Without the sync of each commit, which varies by several times what is measured here.
-    url = "memory:" if catalog == "memory" else f"sqlite:///{folder}/ltm.db?synchronous=NORMAL"
+    if catalog == "memory":
+        url = "memory:"
+    elif catalog == "sqlite":
+        # Without the sync of each commit, which varies by several times what is measured here.
+        url = f"sqlite:///{folder}/ltm.db?synchronous=NORMAL"
+    else:
+        url = request.getfixturevalue("dsn")
 
     def arguments(turn: int) -> tuple[Any, ...]:
         return (KEY, document(KEY, turn)) if method == "store" else (KEY,)

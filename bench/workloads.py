@@ -26,6 +26,9 @@ R = TypeVar("R")
 
 ROOT = Path(__file__).parents[1]
 WARMUP = 3
+BATCHES = [(1, 500), (100, 500), (500, 500), (10_000, 500), (10_000, 10_000)]
+"""Entries of a call, and how many of them make one transaction on all sides."""
+ROUNDS = {1: 400, 100: 150, 500: 80, 10_000: 12}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +44,10 @@ class Figure:
     limit: float | None = None
     """The budget: *value* should be at most this."""
     detail: str = ""
+
+
+def titled(verb: str, count: int, batch_size: int) -> str:
+    return f"{verb} {count:,}" + (f" by {batch_size:,}" if count > 500 else "")
 
 
 def keys(start: int, count: int) -> list[str]:

@@ -19,7 +19,7 @@ import pytest
 
 import ltm_async
 from ltm_async import LTMBackend, PostgresCatalog
-from ltm_async.catalogs.postgres import pool as pools
+from ltm_async.catalogs.postgres import lending
 
 from .databases import Console, Database, wait_for
 from .servers.postgres import Postgres
@@ -164,7 +164,7 @@ async def test_other_credentials_are_another_pool(
 async def test_a_pool_for_a_function_keeps_no_connection_it_did_not_need(
     database: Database, dsn: str, connections: Connections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pools, "IDLE_LIFETIME_S", 0.05)
+    monkeypatch.setattr(lending, "IDLE_LIFETIME_S", 0.05)
     catalog = PostgresCatalog(dsn, schema=database.schema, min_size=0, max_size=2, pooler=False)
     await asyncio.gather(*(catalog.stats("") for _ in range(10)))
     await wait_for(lambda: connections.pids() == [])
@@ -230,7 +230,7 @@ async def test_a_connection_that_ended_while_idle_is_not_used(
     for turn in range(1, 4):
         assert await count_up(ltm) == turn
         connections.end()
-        time.sleep(pools.LISTEN_AFTER_IDLE_S)  # noqa: ASYNC251  # the loop hears of nothing
+        time.sleep(lending.LISTEN_AFTER_IDLE_S)  # noqa: ASYNC251  # the loop hears of nothing
     await ltm.aclose()
 
 
@@ -239,15 +239,15 @@ async def test_a_link_that_died_without_a_word_is_found_out_by_a_question(
 ) -> None:
     assert await count_up(ltm) == 1
     asked: list[str] = []
-    monkeypatch.setattr(pools, "CHECK_AFTER_IDLE_S", 0.05)
+    monkeypatch.setattr(lending, "CHECK_AFTER_IDLE_S", 0.05)
 
     async def hang(conn: object, query: str) -> None:
         asked.append(query)
         await asyncio.get_running_loop().create_future()
 
     with monkeypatch.context() as dead:
-        dead.setattr(pools._Connection, "execute", hang)
-        dead.setattr(pools, "CHECK_TIMEOUT_S", 0.05)
+        dead.setattr(lending.Connection, "execute", hang)
+        dead.setattr(lending, "CHECK_TIMEOUT_S", 0.05)
         await asyncio.sleep(0.06)
         assert await count_up(ltm) == 2
     assert asked == ["SELECT 1"]

@@ -77,43 +77,51 @@ LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
 $$;
 
 -- What is acknowledged is on disk, also where the server's default would not wait for that.
-CREATE OR REPLACE FUNCTION @schema@.ltm_durably() RETURNS void
-LANGUAGE plpgsql AS $$
-BEGIN
-    IF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
-END $$;
+CREATE OR REPLACE FUNCTION @schema@.ltm_durably() RETURNS text
+LANGUAGE sql VOLATILE AS $$
+    SELECT CASE current_setting('synchronous_commit')
+        WHEN 'off' THEN set_config('synchronous_commit', 'on', true) END
+$$;
 
 -- Locks in order, and says where the rows are.
 --
--- Plans are made when tables are small, kept, and must not read all of one that has grown since:
--- so each row is looked up by itself ("key = ANY (…)" may become a filter over a namespace), a
--- locked one is found by its place, and functions that keep plans go without sequential scans.
+-- A plan takes longer to make than most of these statements take to run, so plans are made once in
+-- a session, for all parameters: functions in SQL would make theirs at each call. They are made
+-- when tables are small, too, and must not read all of one that has grown since: so each row is
+-- looked up by itself ("key = ANY (…)" may become a filter over a namespace), a locked one is
+-- found by its place, and functions go without sequential scans; those that take the first rows of
+-- an order also without sorting, so that an index gives them.
 CREATE OR REPLACE FUNCTION @schema@.ltm_lock(in_namespace text, in_keys text[]) RETURNS tid[]
-LANGUAGE sql AS $$
-    SELECT coalesce(array_agg(e.place), '{}')
-    FROM (SELECT k FROM unnest(in_keys) AS u (k) ORDER BY k COLLATE "C") AS x
-    CROSS JOIN LATERAL (
-        SELECT ctid FROM @schema@.ltm_entries
-        WHERE namespace = in_namespace AND key = x.k FOR UPDATE) AS e (place)
-$$;
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    RETURN ARRAY (
+        SELECT e.place
+        FROM (SELECT k FROM unnest(in_keys) AS u (k) ORDER BY k COLLATE "C") AS x
+        CROSS JOIN LATERAL (
+            SELECT ctid FROM @schema@.ltm_entries
+            WHERE namespace = in_namespace AND key = x.k FOR UPDATE) AS e (place));
+END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_lock_blobs(in_namespace text, in_blob_ids text[])
 RETURNS tid[]
-LANGUAGE sql AS $$
-    SELECT coalesce(array_agg(b.place), '{}')
-    FROM (SELECT id FROM unnest(in_blob_ids) AS u (id) ORDER BY id COLLATE "C") AS x
-    CROSS JOIN LATERAL (
-        SELECT ctid FROM @schema@.ltm_blobs
-        WHERE namespace = in_namespace AND blob_id = x.id FOR UPDATE) AS b (place)
-$$;
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    RETURN ARRAY (
+        SELECT b.place
+        FROM (SELECT id FROM unnest(in_blob_ids) AS u (id) ORDER BY id COLLATE "C") AS x
+        CROSS JOIN LATERAL (
+            SELECT ctid FROM @schema@.ltm_blobs
+            WHERE namespace = in_namespace AND blob_id = x.id FOR UPDATE) AS b (place));
+END $$;
 
 -- Every live blob of these keys dies, but those to keep. The caller has locked the keys.
 CREATE OR REPLACE FUNCTION @schema@.ltm_retire(
     in_namespace text, in_keys text[], in_kept text[], in_now bigint
 ) RETURNS TABLE (key text, blob_id text)
-LANGUAGE sql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     UPDATE @schema@.ltm_blobs SET state = 'dead', due_at = in_now
     WHERE state = 'live' AND ctid = ANY (ARRAY (
         SELECT b.place FROM unnest(in_keys) AS x (k)
@@ -122,9 +130,10 @@ LANGUAGE sql AS $$
             WHERE namespace = in_namespace AND key = x.k AND state = 'live'
             OFFSET 0) AS b (place, id)
         WHERE b.id <> ALL (in_kept)))
-    RETURNING key, blob_id
-$$;
+    RETURNING key, blob_id;
+END $$;
 
+-- Of these arrays in_blob_ids, in_ttls, in_ends and in_versions are NULL where all they hold is.
 -- LT001: another version than expected; DETAIL has the place among in_keys and the version found.
 -- LT002: fenced.
 CREATE OR REPLACE FUNCTION @schema@.ltm_commit(
@@ -132,14 +141,15 @@ CREATE OR REPLACE FUNCTION @schema@.ltm_commit(
     in_values text[], in_blob_ids text[], in_metadata text[], in_ttls bigint[], in_ends bigint[],
     in_versions bigint[]
 ) RETURNS TABLE (new_version bigint, now_us bigint, unchanged int[])
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    fresh text[] := array_remove(in_blob_ids, NULL);
+    durably text := @schema@.ltm_durably();
+    fresh text[] := coalesce(array_remove(in_blob_ids, NULL), '{}');
+    renewed text[];
     places tid[];
     changed bigint;
     present record;
 BEGIN
-    PERFORM @schema@.ltm_durably();
     IF cardinality(fresh) > 0 THEN
         places := @schema@.ltm_lock_blobs(in_namespace, fresh);
         UPDATE @schema@.ltm_blobs SET state = 'live', committed = true, due_at = NULL
@@ -154,20 +164,17 @@ BEGIN
     LOOP
         -- A lock gives the row as it is once the lock is held. Rows of this write are of an
         -- earlier turn of this loop.
-        SELECT count(e.write_id) AS held,
+        SELECT count(e.place) AS held, array_agg(e.place ORDER BY x.n) AS places,
             coalesce(array_agg(x.n) FILTER (WHERE e.live AND e.content_hash = x.h), '{}') AS same,
             coalesce(bool_or(e.blob_id IS NOT NULL), false) AS had_blobs,
-            count(*) FILTER (WHERE x.v IS NULL AND x.b IS NULL) AS renewing,
-            coalesce(array_agg(e.blob_id) FILTER (WHERE x.v IS NULL AND x.b IS NULL
-                AND e.content_hash = x.h AND e.blob_id IS NOT NULL), '{}') AS renewed,
             min(x.n) FILTER (WHERE
                 x.expected <> CASE WHEN e.live THEN e.version ELSE 0 END) AS conflict
         INTO present
         FROM (
-            SELECT * FROM unnest(in_keys, in_hashes, in_values, in_blob_ids, in_versions)
-            WITH ORDINALITY AS u (k, h, v, b, expected, n) ORDER BY k COLLATE "C") AS x
+            SELECT * FROM unnest(in_keys, in_hashes, in_versions)
+            WITH ORDINALITY AS u (k, h, expected, n) ORDER BY k COLLATE "C") AS x
         LEFT JOIN LATERAL (
-            SELECT version, write_id, content_hash, blob_id, write_id <> in_write_id
+            SELECT ctid AS place, version, content_hash, blob_id, write_id <> in_write_id
                 AND (expires_at IS NULL OR expires_at > @schema@.ltm_now()) AS live
             FROM @schema@.ltm_entries
             WHERE namespace = in_namespace AND key = x.k FOR UPDATE) AS e ON true;
@@ -179,8 +186,15 @@ BEGIN
                     WHERE namespace = in_namespace AND key = in_keys[present.conflict]
                         AND (expires_at IS NULL OR expires_at > @schema@.ltm_now())), 0);
         END IF;
-        IF present.renewing <> cardinality(present.renewed) THEN
-            RAISE EXCEPTION 'the value to renew changed' USING ERRCODE = 'LT002';
+        IF array_position(in_values, NULL) IS NOT NULL THEN
+            SELECT array_agg(e.blob_id), count(*) FILTER (WHERE e.blob_id IS NULL)
+            INTO renewed, changed
+            FROM unnest(present.places, in_hashes, in_values, in_blob_ids) AS x (place, h, v, b)
+            LEFT JOIN @schema@.ltm_entries AS e ON e.ctid = x.place AND e.content_hash = x.h
+            WHERE x.v IS NULL AND x.b IS NULL;
+            IF changed > 0 THEN
+                RAISE EXCEPTION 'the value to renew changed' USING ERRCODE = 'LT002';
+            END IF;
         END IF;
         now_us := @schema@.ltm_now();
         new_version := nextval('@schema@.ltm_version');
@@ -201,30 +215,21 @@ BEGIN
     END LOOP;
 
     IF present.held > 0 THEN
-        -- All are there and locked, so this inserts none: a conflict finds each by its key alone.
-        INSERT INTO @schema@.ltm_entries AS e (namespace, key, version, write_id, content_hash,
-            byte_size, inlined_value, blob_id, metadata, expires_at, created_at, updated_at)
-        SELECT in_namespace, x.k, new_version, in_write_id, x.h, x.size, x.v,
-            CASE WHEN x.v IS NULL THEN coalesce(x.b, (
-                SELECT blob_id FROM @schema@.ltm_entries
-                WHERE namespace = in_namespace AND key = x.k)) END,
-            x.m, coalesce(now_us + x.ttl, x.ends), now_us, now_us
-        FROM unnest(in_keys, in_hashes, in_sizes, in_values, in_blob_ids, in_metadata, in_ttls,
-            in_ends) AS x (k, h, size, v, b, m, ttl, ends)
-        ON CONFLICT (namespace, key) DO UPDATE SET
-            version = excluded.version, write_id = excluded.write_id,
-            content_hash = excluded.content_hash, byte_size = excluded.byte_size,
-            inlined_value = excluded.inlined_value, blob_id = excluded.blob_id,
-            metadata = excluded.metadata, expires_at = excluded.expires_at,
+        UPDATE @schema@.ltm_entries AS e SET
+            version = new_version, write_id = in_write_id, content_hash = x.h, byte_size = x.size,
+            inlined_value = x.v, blob_id = CASE WHEN x.v IS NULL THEN coalesce(x.b, e.blob_id) END,
+            metadata = x.m, expires_at = coalesce(now_us + x.ttl, x.ends),
             created_at = CASE
                 WHEN (e.expires_at IS NULL OR e.expires_at > now_us)
                     AND e.created_at BETWEEN 0 AND now_us  -- a forged one heals
-                THEN e.created_at ELSE excluded.created_at END,
-            updated_at = excluded.updated_at
-        WHERE e.version <> excluded.version;
+                THEN e.created_at ELSE now_us END,
+            updated_at = now_us
+        FROM unnest(present.places, in_hashes, in_sizes, in_values, in_blob_ids, in_metadata,
+            in_ttls, in_ends) AS x (place, h, size, v, b, m, ttl, ends)
+        WHERE e.ctid = x.place;
     END IF;
     IF present.had_blobs THEN
-        PERFORM @schema@.ltm_retire(in_namespace, in_keys, fresh || present.renewed, now_us);
+        PERFORM @schema@.ltm_retire(in_namespace, in_keys, fresh || renewed, now_us);
     END IF;
     unchanged := present.same;
     RETURN NEXT;
@@ -233,14 +238,17 @@ END $$;
 CREATE OR REPLACE FUNCTION @schema@.ltm_get(in_namespace text, in_keys text[]) RETURNS TABLE (
     key text, version bigint, content_hash text, byte_size bigint, inlined_value text,
     blob_id text, metadata text, expires_at bigint, created_at bigint, updated_at bigint)
-LANGUAGE sql STABLE AS $$
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     SELECT e.* FROM unnest(in_keys) AS x (k)
     CROSS JOIN LATERAL (
         SELECT key, version, content_hash, byte_size, inlined_value, blob_id, metadata,
             expires_at, created_at, updated_at
         FROM @schema@.ltm_entries WHERE namespace = in_namespace AND key = x.k LIMIT 1) AS e
-    WHERE e.expires_at IS NULL OR e.expires_at > (SELECT @schema@.ltm_now())
-$$;
+    WHERE e.expires_at IS NULL OR e.expires_at > (SELECT @schema@.ltm_now());
+END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_touch(
     in_namespace text, in_key text, in_write_id text, in_new_expiry boolean, in_ttl bigint,
@@ -248,12 +256,12 @@ CREATE OR REPLACE FUNCTION @schema@.ltm_touch(
 ) RETURNS TABLE (
     key text, version bigint, content_hash text, byte_size bigint, inlined_value text,
     blob_id text, metadata text, expires_at bigint, created_at bigint, updated_at bigint)
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
+    durably text := @schema@.ltm_durably();
     now_us bigint;
 BEGIN
-    PERFORM @schema@.ltm_durably();
     PERFORM @schema@.ltm_lock(in_namespace, ARRAY[in_key]);
     now_us := @schema@.ltm_now();
     RETURN QUERY
@@ -272,7 +280,10 @@ END $$;
 CREATE OR REPLACE FUNCTION @schema@.ltm_remove(
     in_namespace text, in_keys text[], in_places tid[], in_write_id text, in_now bigint
 ) RETURNS TABLE (key text, was_live boolean, blob_id text)
-LANGUAGE sql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH gone AS (
         DELETE FROM @schema@.ltm_entries AS e WHERE e.ctid = ANY (in_places)
         RETURNING e.key, (e.expires_at IS NULL OR e.expires_at > in_now) AS was_live
@@ -286,20 +297,20 @@ LANGUAGE sql AS $$
     -- What the ledger says was theirs, not what a row said: that may be another's.
     SELECT gone.key, gone.was_live, dead.blob_id
     FROM gone
-    LEFT JOIN @schema@.ltm_retire(in_namespace, in_keys, '{}', in_now) AS dead USING (key)
-$$;
+    LEFT JOIN @schema@.ltm_retire(in_namespace, in_keys, '{}', in_now) AS dead USING (key);
+END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_delete(
     in_namespace text, in_keys text[], in_write_id text, in_if_version bigint
 ) RETURNS TABLE (key text, was_live boolean, blob_id text)
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
+    durably text := @schema@.ltm_durably();
     now_us bigint;
     places tid[];
     live record;
 BEGIN
-    PERFORM @schema@.ltm_durably();
     places := @schema@.ltm_lock(in_namespace, in_keys);
     now_us := @schema@.ltm_now();
     IF in_if_version IS NOT NULL THEN
@@ -319,14 +330,14 @@ END $$;
 CREATE OR REPLACE FUNCTION @schema@.ltm_expire(
     in_namespace text, in_limit bigint, in_write_id text
 ) RETURNS TABLE (key text, was_live boolean, blob_id text)
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_sort = off AS $$
 #variable_conflict use_column
 DECLARE
+    durably text := @schema@.ltm_durably();
     now_us bigint := @schema@.ltm_now();
     ended text[];
     places tid[];
 BEGIN
-    PERFORM @schema@.ltm_durably();
     SELECT array_agg(e.key), coalesce(array_agg(e.ctid), '{}') INTO ended, places FROM (
         SELECT key, ctid FROM @schema@.ltm_entries
         WHERE namespace = in_namespace AND expires_at <= now_us
@@ -340,20 +351,26 @@ CREATE OR REPLACE FUNCTION @schema@.ltm_list(
 ) RETURNS TABLE (
     key text, version bigint, content_hash text, byte_size bigint, inlined_value text,
     blob_id text, metadata text, expires_at bigint, created_at bigint, updated_at bigint)
-LANGUAGE sql STABLE AS $$
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_sort = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     SELECT e.key, e.version, e.content_hash, e.byte_size, NULL::text, e.blob_id, e.metadata,
         e.expires_at, e.created_at, e.updated_at
     FROM @schema@.ltm_entries AS e
     WHERE e.namespace = in_namespace AND e.key >= in_start AND e.key > in_after AND e.key < in_end
         AND (e.expires_at IS NULL OR e.expires_at > (SELECT @schema@.ltm_now()))
-    ORDER BY e.key LIMIT in_limit
-$$;
+    ORDER BY e.key LIMIT in_limit;
+END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_reserve(
     in_namespace text, in_blob_ids text[], in_keys text[], in_hashes text[], in_sizes bigint[],
     in_lease bigint
 ) RETURNS TABLE (key text, blob_id text)
-LANGUAGE sql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH held AS (
         SELECT x.k AS key, e.blob_id
         FROM unnest(in_keys, in_hashes) AS x (k, h)
@@ -369,13 +386,13 @@ LANGUAGE sql AS $$
         WHERE NOT EXISTS (SELECT FROM held WHERE held.key = x.k)
         ON CONFLICT DO NOTHING
     )
-    SELECT key, blob_id FROM held
-$$;
+    SELECT key, blob_id FROM held;
+END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_abandon(
     in_namespace text, in_blob_ids text[], in_grace bigint
 ) RETURNS void
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     places tid[] := @schema@.ltm_lock_blobs(in_namespace, in_blob_ids);
 BEGIN
@@ -386,11 +403,11 @@ END $$;
 CREATE OR REPLACE FUNCTION @schema@.ltm_resolve_write(
     in_namespace text, in_write_id text, in_keys text[], in_blob_ids text[], in_grace bigint
 ) RETURNS TABLE (known bigint, was_committed boolean, found_version bigint)
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
+    durably text := @schema@.ltm_durably();
     places tid[];
 BEGIN
-    PERFORM @schema@.ltm_durably();
     PERFORM @schema@.ltm_abandon(in_namespace, in_blob_ids, in_grace);
     places := @schema@.ltm_lock_blobs(in_namespace, in_blob_ids);
     SELECT count(*), coalesce(bool_or(committed), false) INTO known, was_committed
@@ -404,7 +421,7 @@ END $$;
 CREATE OR REPLACE FUNCTION @schema@.ltm_resolve_removal(
     in_namespace text, in_write_id text, in_keys text[]
 ) RETURNS TABLE (key text)
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     PERFORM @schema@.ltm_lock(in_namespace, in_keys);
@@ -418,7 +435,7 @@ END $$;
 CREATE OR REPLACE FUNCTION @schema@.ltm_take_due(
     in_namespace text, in_limit bigint, in_backoff bigint, in_keep_deletions bigint
 ) RETURNS TABLE (blob_id text, byte_size bigint)
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_sort = off AS $$
 #variable_conflict use_column
 DECLARE
     now_us bigint := @schema@.ltm_now();
@@ -440,15 +457,18 @@ END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_due(in_namespace text, in_limit bigint)
 RETURNS TABLE (blob_id text, byte_size bigint)
-LANGUAGE sql STABLE AS $$
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_sort = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     SELECT b.blob_id, b.byte_size FROM @schema@.ltm_blobs AS b
     WHERE b.namespace = in_namespace AND b.state <> 'live'
         AND b.due_at <= (SELECT @schema@.ltm_now())
-    ORDER BY b.due_at LIMIT in_limit
-$$;
+    ORDER BY b.due_at LIMIT in_limit;
+END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_forget(in_namespace text, in_blob_ids text[]) RETURNS void
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     places tid[] := @schema@.ltm_lock_blobs(in_namespace, in_blob_ids);
 BEGIN
@@ -458,7 +478,10 @@ END $$;
 CREATE OR REPLACE FUNCTION @schema@.ltm_ledger(
     in_namespace text, in_after text, in_limit bigint
 ) RETURNS TABLE (blob_id text, key text, state text, byte_size bigint, named boolean)
-LANGUAGE sql STABLE AS $$
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_sort = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     SELECT b.blob_id, b.key, b.state, b.byte_size, coalesce(e.blob_id = b.blob_id, false)
     FROM (
         SELECT * FROM @schema@.ltm_blobs
@@ -467,17 +490,20 @@ LANGUAGE sql STABLE AS $$
     LEFT JOIN LATERAL (
         SELECT blob_id FROM @schema@.ltm_entries
         WHERE namespace = in_namespace AND key = b.key LIMIT 1) AS e ON true
-    ORDER BY b.blob_id
-$$;
+    ORDER BY b.blob_id;
+END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_known(in_namespace text, in_blob_ids text[])
 RETURNS TABLE (blob_id text)
-LANGUAGE sql STABLE AS $$
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     SELECT x.id FROM unnest(in_blob_ids) AS x (id)
     CROSS JOIN LATERAL (
         SELECT FROM @schema@.ltm_blobs
-        WHERE namespace = in_namespace AND blob_id = x.id LIMIT 1) AS b
-$$;
+        WHERE namespace = in_namespace AND blob_id = x.id LIMIT 1) AS b;
+END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_stats(in_namespace text) RETURNS TABLE (
     entries bigint, expired bigint, inlined bigint, inlined_bytes bigint, blobs bigint,

@@ -46,20 +46,24 @@ def programs(versions: Iterable[pathlib.Path] | None = None) -> pathlib.Path | N
 
 
 class Postgres(Server):
-    """A PostgreSQL of its own, which lets in whoever comes from this machine."""
+    """A PostgreSQL of its own, which lets in whoever comes from this machine.
 
-    def __init__(self) -> None:
+    Args:
+        settings: Instead of those of the tests, where they have the same name.
+    """
+
+    def __init__(self, *settings: str) -> None:
         bin_folder = programs()
         if bin_folder is None:
             missing("postgres", HOW_TO_GET)
         user, port = server_user(), free_port()
         folder = new_folder("postgres", user=user)
-        settings = (f"port={port}", f"unix_socket_directories={folder}", *SETTINGS)
+        place = (f"port={port}", f"unix_socket_directories={folder}")
         is_ready = [str(bin_folder / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
         super().__init__(
             "postgres",
             ["/bin/sh", "-c", RUN, str(bin_folder)]
-            + [part for setting in settings for part in ("-c", setting)],
+            + [part for setting in (*place, *SETTINGS, *settings) for part in ("-c", setting)],
             folder=folder,
             port=port,
             user=user,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ...dsn import Address
 from ...entry import NEVER, Expiry, prefix_end
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 DELETIONS_KEPT_US = 7 * 86_400 * 1_000_000
 AFTER_ALL_KEYS = "\U0010ffff" * 257
 """Above every key: longer than one may be, of the last character."""
+
+T = TypeVar("T")
 
 _by_key = operator.attrgetter("key")
 
@@ -105,11 +107,11 @@ class PostgresCatalog(Catalog):
             hashes,
             sizes,
             values,
-            blob_ids,
+            _unless_empty(blob_ids),
             metadata,
-            [expiry.ttl_us for expiry in expiries],
-            [expiry.at_us for expiry in expiries],
-            versions,
+            _unless_empty([expiry.ttl_us for expiry in expiries]),
+            _unless_empty([expiry.at_us for expiry in expiries]),
+            _unless_empty(versions),
             keys=keys,
             versions=versions,
         )
@@ -238,3 +240,8 @@ class PostgresCatalog(Catalog):
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the postgres catalog is closed")
+
+
+def _unless_empty(column: Sequence[T]) -> Sequence[T] | None:
+    """*column*, or None where all it holds is: a null is as much work for asyncpg as a value."""
+    return None if column.count(None) == len(column) else column
