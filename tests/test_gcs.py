@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pathlib
 import ssl
@@ -20,7 +21,15 @@ from ltm_async import (
     StoreError,
     UnavailableError,
 )
+from ltm_async.blobs.gcs import client
 from ltm_async.blobs.gcs import requests as gcs_requests
+from ltm_async.blobs.gcs.checksums import (
+    CRC32C,
+    IN_A_THREAD_FROM,
+    MD5,
+    Checksum,
+    best_checksum,
+)
 from ltm_async.clock import system_clock
 from ltm_async.entry import MAX_VALUE_BYTES, namespace_path
 from ltm_async.protocols import BlobStore
@@ -29,7 +38,7 @@ from ltm_async.testing.blobs import SPACE, new_path
 
 from .databases import wait_for
 from .servers.certificates import write_certificates
-from .servers.gcs import GcsServer
+from .servers.gcs import GcsServer, refusal
 from .servers.gcs_http import Api
 from .servers.gcs_objects import Buckets
 from .servers.http_proxy import Answer, HttpProxy
@@ -176,6 +185,24 @@ async def test_a_missing_bucket_is_not_a_missing_object(gcs_server: GcsServer) -
     await blobs.aclose()
 
 
+async def test_a_server_that_names_the_missing_bucket_is_asked_no_more(
+    store: Store, http_proxy: Callable[[int], HttpProxy]
+) -> None:
+    proxy = http_proxy(store.server.port)
+    blobs = GCSBlobStore(store.blobs.uri(""), endpoint_url=proxy.endpoint_url)
+    await blobs.put(new_path(), b"x")  # it was there
+    proxy.plan = lambda number, asked: refusal(
+        404, "notFound", "The specified bucket does not exist."
+    )
+    with pytest.raises(StoreError, match="the bucket does not exist"):
+        await blobs.get(new_path(), limit=1)
+    assert [str(exc)[:30] for exc in (await blobs.delete(["p"])).values()] == [
+        "gcs: the bucket does not exist"
+    ]
+    assert len(proxy.asked) == 2
+    await blobs.aclose()
+
+
 async def test_whoever_may_not_list_is_told_what_the_server_says(gcs_server: GcsServer) -> None:
     bucket = gcs_server.new_bucket(public=False)
     token = gcs_server.new_token("storage.objects.get", "storage.objects.delete")
@@ -289,44 +316,75 @@ async def test_what_is_no_listing_is_an_error(
 # Checksums
 
 
-async def test_a_checksum_goes_with_every_put_and_a_wrong_one_stores_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def of_other_data(data: bytes) -> str:
-        return "AAAAAA=="
+@pytest.fixture(params=[CRC32C, MD5], ids=["crc32c", "md5"])
+def checksum(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Checksum:
+    """In use, whichever is the best here."""
+    chosen: Checksum = request.param
+    monkeypatch.setattr(client, "best_checksum", lambda: chosen)
+    return chosen
 
-    monkeypatch.setattr(gcs_requests, "_crc32c", of_other_data)
+
+async def test_a_checksum_goes_with_every_put_and_a_wrong_one_stores_nothing(
+    store: Store, checksum: Checksum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = (await store.blobs._client()).requests
+    await store.blobs.put(new_path(), b"data")
+    wrong = checksum._replace(digest=lambda data: checksum.digest(b"date"))
+    monkeypatch.setattr(requests, "_checksum", wrong)
     with pytest.raises(UnavailableError, match="doesn't match calculated"):  # try again
         await store.blobs.put(new_path(), b"data")
-    assert store.names() == []
+    assert len(store.names()) == 1
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [b'{"crc32c": "AAAAAA==", "size": "4"}', b'{"size": "4"}', b'{"crc32c": "rfGUdg=="}', b"{}"],
+    "changes",
+    [{"crc32c": "AAAAAA==", "md5Hash": "AAAA"}, {"size": "5"}, {"size": None}, {"size": 4}],
+    ids=repr,
 )
-async def test_the_checksum_that_the_server_returns_is_compared(
-    store: Store, http_proxy: Callable[[int], HttpProxy], answer: bytes
+async def test_what_the_server_returns_is_compared(
+    store: Store,
+    checksum: Checksum,
+    http_proxy: Callable[[int], HttpProxy],
+    changes: dict[str, object],
 ) -> None:
+    right = {"crc32c": "rth90Q==", "md5Hash": "jXd/OF09/siBXSD3SWAm3A==", "size": "4"}
     proxy = http_proxy(store.server.port)
-    proxy.plan = lambda number, asked: Answer(status=200, body=answer)
+    answers = [Answer(status=200, body=json.dumps(a).encode()) for a in (right, right | changes)]
+    proxy.plan = lambda number, asked: answers[number]
     blobs = GCSBlobStore(store.blobs.uri(""), endpoint_url=proxy.endpoint_url)
+    await blobs.put(new_path(), b"data")
     with pytest.raises(CorruptError):
         await blobs.put(new_path(), b"data")
     await blobs.aclose()
 
 
+async def test_a_repeated_put_is_compared_by_checksum_and_size(
+    store: Store, checksum: Checksum
+) -> None:
+    path = new_path()
+    await store.blobs.put(path, b"data")
+    await store.blobs.put(path, b"data")
+    with pytest.raises(CorruptError):
+        await store.blobs.put(path, b"date")
+
+
 @pytest.mark.parametrize(
-    ("data", "checksum"),
+    ("data", "crc32c", "md5"),
     [
-        (b"", "AAAAAA=="),
-        (b"123456789", "4waSgw=="),  # the check value of CRC-32C, 0xE3069283
-        (bytes(gcs_requests.IN_A_THREAD_FROM), "o6uFQg=="),
+        (b"", "AAAAAA==", "1B2M2Y8AsgTpgAmY7PhCfg=="),
+        (b"123456789", "4waSgw==", "JfnnlDI7RTiF9RgfG2JNCw=="),  # the check value 0xE3069283
+        (bytes(IN_A_THREAD_FROM), "FCmMEg==", "ttgbNgpWctgMJ0MPORU+LA=="),
     ],
     ids=["nothing", "check value", "in a thread"],
 )
-async def test_the_checksum_is_crc32c(data: bytes, checksum: str) -> None:
-    assert await gcs_requests._crc32c(data) == checksum
+async def test_checksums_are_as_gcs_has_them(data: bytes, crc32c: str, md5: str) -> None:
+    assert (await CRC32C.of(data), await MD5.of(data)) == (crc32c, md5)
+
+
+def test_a_checksum_that_is_not_compiled_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert best_checksum() is CRC32C
+    monkeypatch.setattr("google_crc32c.implementation", "python")
+    assert best_checksum() is MD5
 
 
 # Connections

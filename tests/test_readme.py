@@ -227,3 +227,9 @@ def test_every_option_is_in_the_configuration_shown() -> None:
         "storage",
         *config.OPTION_NAMES,
     }
+
+
+def test_the_options_of_gcs_are_those_there_are() -> None:
+    table = section("Google Cloud Storage").split("| option |")[1]
+    names = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    assert {*names, "uri"} == set(registry.BLOB_STORES["gs"].options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -149,8 +149,8 @@ class Buckets:
     ) -> tuple[list[StoredObject], str | None]:
         """Objects in the order of their names' UTF-8, and the last name if there are more."""
         found: list[StoredObject] = []
-        for name in self._names(bucket, prefix):
-            if name.encode() < start.encode() or (after and name.encode() <= after.encode()):
+        for name in sorted(self._objects(bucket)):  # code points are in the order of their UTF-8
+            if not name.startswith(prefix) or name < start or (after and name <= after):
                 continue
             if len(found) == min(most, MOST_LISTED):
                 return found, found[-1].name
@@ -167,10 +167,6 @@ class Buckets:
                 "conditionNotMet",
                 "At least one of the pre-conditions you specified did not hold.",
             )
-
-    def _names(self, bucket: str, prefix: str) -> Iterator[str]:
-        names = (name for name in self._objects(bucket) if name.startswith(prefix))
-        return iter(sorted(names, key=str.encode))
 
     def _objects(self, bucket: str) -> dict[str, StoredObject]:
         if bucket not in self._buckets:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import aiohttp
 from gcloud.aio.storage import Storage
 
+from .checksums import best_checksum
 from .credentials import FixedToken, Tokens
 from .options import Options
 from .requests import Requests
@@ -37,7 +38,7 @@ class Client:
             token=cast("Token", self._tokens),
             api_root=options.endpoint_url,
         )
-        self.requests = Requests(storage, options.endpoint_url)
+        self.requests = Requests(storage, options.endpoint_url, best_checksum())
 
     async def authenticate(self) -> None:
         """Have a valid token, if one is needed."""

@@ -134,11 +134,13 @@ def date_us(value: str | None) -> int | None:
 
 
 def created_us(value: str) -> int:
-    """``timeCreated`` of an object; raises ValueError for what is no instant with its zone."""
-    created = datetime.fromisoformat(value)
-    if created.tzinfo is None:
-        raise ValueError("no time zone")
-    return (created - EPOCH) // timedelta(microseconds=1)
+    """``timeCreated`` of an object.
+
+    Raises:
+        ValueError: It is no instant.
+        TypeError: Its time zone is missing.
+    """
+    return (datetime.fromisoformat(value) - EPOCH) // timedelta(microseconds=1)
 
 
 def whole_size(headers: Mapping[str, str]) -> int | None:

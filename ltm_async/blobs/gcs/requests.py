@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import aiohttp
-import google_crc32c
 
 from ...errors import (
     AccessDeniedError,
@@ -16,6 +13,7 @@ from ...errors import (
     StoreError,
     UnavailableError,
 )
+from .checksums import Checksum
 from .replies import RefusedError, created_us, date_us, first, reading, whole_size, writing
 
 if TYPE_CHECKING:
@@ -26,14 +24,8 @@ READ_TIMEOUT_S = 20.0
 """Without a byte of the reply, once the request is sent."""
 SLOWEST_BYTES_PER_S = 64 * 1024
 """A request counts as sent when the system has it, which may need longer by this."""
-IN_A_THREAD_FROM = 16 * 1024 * 1024
-"""Bytes whose checksum takes so long, over a millisecond, that the loop should go on meanwhile."""
 PAGE = 1_000
 _FIELDS = "items(name,size,timeCreated),nextPageToken"
-
-
-Facts: TypeAlias = tuple[Any, Any]
-"""Checksum and size of an object, as text."""
 
 
 class Listed(NamedTuple):
@@ -55,8 +47,9 @@ class Page(NamedTuple):
 class Requests:
     """Each method is one request, sent once, but where it says otherwise."""
 
-    def __init__(self, storage: Storage, endpoint_url: str) -> None:
+    def __init__(self, storage: Storage, endpoint_url: str, checksum: Checksum) -> None:
         self._storage = storage
+        self._checksum = checksum
         self._endpoint_url = endpoint_url
         self._timeout = _timeout()
         self._seen: set[str] = set()
@@ -68,12 +61,12 @@ class Requests:
         Raises:
             CorruptError: What is there by this name is not *data*.
         """
-        checksum = await _crc32c(data)
+        checksum = await self._checksum.of(data)
         stored = await self._create(bucket, name, data, checksum)
         if stored is None:
             stored = await self._describe(bucket, name)
         self._seen.add(bucket)
-        if stored != (checksum, str(len(data))):
+        if stored.get(self._checksum.field) != checksum or stored.get("size") != str(len(data)):
             raise CorruptError("gcs: there is another object under this name", store="gcs")
 
     async def get(self, bucket: str, name: str, limit: int) -> bytes | None:
@@ -127,7 +120,9 @@ class Requests:
         self._seen.add(bucket)
         return _page(answer, date_us(reply.headers.get("Date")))
 
-    async def _create(self, bucket: str, name: str, data: bytes, checksum: str) -> Facts | None:
+    async def _create(
+        self, bucket: str, name: str, data: bytes, checksum: str
+    ) -> dict[str, Any] | None:
         """What the server says of the new object; None when there is one already."""
         with writing:
             try:
@@ -136,8 +131,11 @@ class Requests:
                     name,
                     data,
                     content_type="application/octet-stream",
-                    parameters={"ifGenerationMatch": "0", "fields": "crc32c,size"},
-                    metadata={"crc32c": checksum},
+                    parameters={
+                        "ifGenerationMatch": "0",
+                        "fields": f"{self._checksum.field},size",
+                    },
+                    metadata={self._checksum.sent_as: checksum},
                     force_resumable_upload=False,
                     timeout=_as_number(_timeout(len(data))),
                 )
@@ -145,9 +143,9 @@ class Requests:
                 if exc.status != 412:
                     raise
                 return None
-            return _facts(answer)
+            return _resource(answer)
 
-    async def _describe(self, bucket: str, name: str) -> Facts:
+    async def _describe(self, bucket: str, name: str) -> dict[str, Any]:
         """The same of an object that is there."""
         with reading:
             try:
@@ -160,7 +158,7 @@ class Requests:
                 raise UnavailableError(
                     "gcs: an object came and went while it was put", store="gcs"
                 ) from exc
-            return _facts(answer)
+            return _resource(answer)
 
     async def _check_bucket(self, bucket: str) -> None:
         """Where an object is missing, so may be its bucket, and the server says the same of both.
@@ -179,11 +177,11 @@ def _is_absent(exc: RefusedError) -> bool:
     return exc.status == 404 and "bucket does not" not in exc.words
 
 
-def _facts(resource: Any) -> Facts:
-    """CRC-32C and size; https://cloud.google.com/storage/docs/json_api/v1/objects#resource."""
-    if not isinstance(resource, dict):
+def _resource(answer: Any) -> dict[str, Any]:
+    """https://cloud.google.com/storage/docs/json_api/v1/objects#resource."""
+    if not isinstance(answer, dict):
         raise OutcomeUnknownError("gcs: the reply is none of this API", store="gcs")
-    return resource.get("crc32c"), resource.get("size")
+    return answer
 
 
 def _page(answer: Any, now_us: int | None) -> Page:
@@ -196,15 +194,6 @@ def _page(answer: Any, now_us: int | None) -> Page:
         return Page(objects, answer.get("nextPageToken"))
     except (AttributeError, LookupError, TypeError, ValueError) as exc:
         raise StoreError("gcs: the reply is no listing", store="gcs") from exc
-
-
-async def _crc32c(data: bytes) -> str:
-    """As GCS has it: four bytes, most significant first, in base 64."""
-    if len(data) < IN_A_THREAD_FROM:
-        checksum = google_crc32c.value(data)
-    else:
-        checksum = await asyncio.to_thread(google_crc32c.value, data)
-    return base64.b64encode(checksum.to_bytes(4, "big")).decode()
 
 
 def _timeout(byte_size: int = 0) -> aiohttp.ClientTimeout:

@@ -26,7 +26,8 @@ class GCSBlobStore(BlobStore):
     sent once, never again by the driver, and follows no redirect.
 
     A put is one request of any size, refused where there is an object already, and carries a
-    CRC-32C that the server checks and returns. Deleting takes a request for each object, up to
+    checksum that the server compares and returns: CRC-32C, or MD5 where the former is not
+    compiled. Deleting takes a request for each object, up to
     *max_connections* at once. A bucket with versioning or soft delete keeps what is deleted; a
     lifecycle rule that deletes live objects is a loss that nothing here can prevent.
 
