@@ -36,7 +36,7 @@ class Page(NamedTuple):
 
 
 class Requests:
-    """Each method but ``put`` with a taken key is one request, sent once."""
+    """Each method is one request, sent once."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -65,7 +65,7 @@ class Requests:
             try:
                 reply = await self._client.get_object(Bucket=bucket, Key=key)
             except ClientError as exc:
-                if status(exc) == 404 and error_code(exc) != "NoSuchBucket":
+                if error_code(exc) == "NoSuchKey":  # a 404 may be that of someone else
                     return None
                 raise
             body = reply["Body"]
