@@ -26,6 +26,7 @@ from ltm_async import (
     RateLimitedError,
     S3BlobStore,
     StoreError,
+    UnavailableError,
     doctor,
 )
 from ltm_async.blobs.s3.replies import age_us
@@ -392,9 +393,10 @@ async def test_what_a_provider_of_credentials_says_is_not_repeated(
     told = tell_credentials(tmp_path / "told.py", lasting=timedelta(1), key=key)
     (tmp_path / "config").write_text(told)
     blobs = S3BlobStore("s3://bucket", endpoint_url=s3_server.endpoint_url)
-    with pytest.raises(AccessDeniedError) as caught:
+    with pytest.raises(UnavailableError) as caught:
         await blobs.put(new_path(), b"x")
     assert str(caught.value) == "s3: the credentials could not be retrieved"
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
 
 
 def test_the_drivers_other_services_are_still_found() -> None:
@@ -455,6 +457,16 @@ async def test_a_bucket_that_does_not_exist_is_no_missing_object(s3_server: Mini
         with pytest.raises(StoreError, match=r"^s3: the bucket does not exist$"):
             await call()
     await blobs.aclose()
+
+
+async def test_a_404_of_someone_else_is_no_missing_object(
+    proxied: S3BlobStore, proxy: HttpProxy
+) -> None:
+    """An endpoint with a wrong path, or a gateway that has lost its server."""
+    proxy.plan = lambda number, asked: Answer(status=404, body=b"<html>not found</html>")
+    for call in calls_of(proxied):
+        with pytest.raises(StoreError, match=r"^s3: 404"):
+            await call()
 
 
 # Elsewhere

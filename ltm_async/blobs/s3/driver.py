@@ -84,6 +84,7 @@ class Driver:
                 # Reads all that the other session's client will ask for.
                 client = blocking.create_client("s3", **self._arguments())
             url = client.meta.endpoint_url
+            client.close()
             check_endpoint(url, allow_http=options.allow_http)  # it may be the environment's
             ca_file = options.ca_file or blocking.get_config_variable("ca_bundle")
             self._context = _ssl_context(ca_file or get_cert_path(True))
@@ -91,7 +92,6 @@ class Driver:
             if options.access_key_id is None:
                 found = blocking.get_credentials()
                 self._session.register_component("credential_provider", _Found(found))
-            client.close()
             self._session.full_config  # noqa: B018  # reads the configuration file
 
     def _arguments(self) -> dict[str, Any]:

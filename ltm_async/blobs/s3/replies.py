@@ -14,8 +14,10 @@ from botocore.exceptions import (
     CredentialRetrievalError,
     HTTPClientError,
     IncompleteReadError,
+    MetadataRetrievalError,
     NoCredentialsError,
     PartialCredentialsError,
+    SSOError,
 )
 from botocore.exceptions import ConnectionError as NotConnectedError
 from botocore.parsers import ResponseParserError
@@ -66,9 +68,11 @@ def translating() -> Iterator[None]:
             "where AWS's tools look for them",
             store="s3",
         ) from exc
-    except CredentialRetrievalError as exc:
+    except SSOError as exc:
+        raise AccessDeniedError(f"s3: {exc}", store="s3") from exc
+    except (CredentialRetrievalError, MetadataRetrievalError):
         # What a provider or a program said may hold the credentials themselves.
-        raise AccessDeniedError("s3: the credentials could not be retrieved", store="s3") from exc
+        raise UnavailableError("s3: the credentials could not be retrieved", store="s3") from None
     except ResponseParserError as exc:
         raise OutcomeUnknownError("s3: the reply is none of S3", store="s3") from exc
     except NotConnectedError as exc:

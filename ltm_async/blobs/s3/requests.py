@@ -37,7 +37,7 @@ class Page(NamedTuple):
 
 
 class Requests:
-    """Each method but ``put`` with a taken key is one request, sent once."""
+    """Each method is one request, sent once."""
 
     def __init__(self, client: Any, sender: Sender) -> None:
         self._client = client
@@ -70,7 +70,7 @@ class Requests:
             try:
                 reply = await self._client.get_object(Bucket=bucket, Key=key)
             except ClientError as exc:
-                if status(exc) == 404 and error_code(exc) != "NoSuchBucket":
+                if error_code(exc) == "NoSuchKey":  # a 404 may be that of someone else
                     return None
                 raise
             body = reply["Body"]
