@@ -52,10 +52,9 @@ class BareFirestore:
         wanted = [self._home.document(_name(key)) for key in keys]
         found = {}
         async for snapshot in self._client.get_all(wanted, retry=None):
-            if not snapshot.exists:
-                continue
             fields = snapshot.to_dict()
-            found[fields["key"]] = json.loads(fields["inlined_value"])
+            if fields is not None:
+                found[fields["key"]] = json.loads(fields["inlined_value"])
         return found
 
 

@@ -18,7 +18,8 @@ from bench.bare_firestore import BareFirestore
 from bench.conftest import Bench
 from bench.workloads import entries, keys, phases, race, ratio, spread
 from ltm_async import FirestoreCatalog, LTMBackend
-from tests.servers.firestore import Firestore, new_project
+from ltm_async.catalogs.firestore.options import TRANSPORTS
+from tests.servers.firestore import new_project
 from tests.servers.fixtures import firestore_server  # noqa: F401
 
 BUDGET = 1.5
@@ -26,15 +27,17 @@ ROUNDS = {1: 100, 100: 25}
 CLOCKS = {"wall": time.perf_counter, "CPU": time.process_time}
 Work = Sequence[dict[str, Any]]
 
+pytestmark = pytest.mark.usefixtures("firestore_server")
+transports = pytest.mark.parametrize("transport", TRANSPORTS)
 clocks = pytest.mark.parametrize("clock", CLOCKS)
 counts = pytest.mark.parametrize("count", ROUNDS)
 
 
 @contextlib.asynccontextmanager
-async def both() -> AsyncIterator[tuple[LTMBackend, BareFirestore]]:
+async def both(transport: str) -> AsyncIterator[tuple[LTMBackend, BareFirestore]]:
     project = new_project()
     bare = BareFirestore(project)
-    catalog = FirestoreCatalog(project)
+    catalog = FirestoreCatalog(project, transport=transport)
     async with LTMBackend(catalog, "memory:", timeout=None) as ltm:
         yield ltm, bare
     await catalog.aclose()
@@ -56,21 +59,16 @@ async def _retrieve(ltm: LTMBackend, wanted: Sequence[str]) -> None:
     assert (await ltm.retrieve_batch(wanted)).raise_for_error().found == len(wanted)
 
 
+@transports
 @clocks
 @counts
 @pytest.mark.parametrize("fresh", [True, False], ids=["new", "existing"])
-def test_store(
-    bench: Bench,
-    firestore_server: Firestore,  # noqa: F811
-    count: int,
-    fresh: bool,
-    clock: str,
-) -> None:
-    title = f"Firestore: store {count} {'new' if fresh else 'existing'}, {clock}"
+def test_store(bench: Bench, transport: str, count: int, fresh: bool, clock: str) -> None:
+    title = f"Firestore, {transport}: store {count} {'new' if fresh else 'existing'}, {clock}"
     rounds, count = bench.pick(ROUNDS[count], 2), bench.pick(count, 3)
 
     async def main() -> dict[str, list[float]]:
-        async with both() as (ltm, bare):
+        async with both(transport) as (ltm, bare):
             sides: dict[str, Callable[[Work], Awaitable[object]]] = {
                 "ours": lambda work: _store(ltm, work),
                 "bare": bare.store,
@@ -85,19 +83,15 @@ def test_store(
     bench.report(ratio(title, bench.run(main), "bare"))
 
 
+@transports
 @clocks
 @counts
-def test_retrieve(
-    bench: Bench,
-    firestore_server: Firestore,  # noqa: F811
-    count: int,
-    clock: str,
-) -> None:
-    title = f"Firestore: retrieve {count}, {clock}"
+def test_retrieve(bench: Bench, transport: str, count: int, clock: str) -> None:
+    title = f"Firestore, {transport}: retrieve {count}, {clock}"
     rounds, count = bench.pick(ROUNDS[count], 2), bench.pick(count, 3)
 
     async def main() -> dict[str, list[float]]:
-        async with both() as (ltm, bare):
+        async with both(transport) as (ltm, bare):
             work = entries(keys(0, 100), 0)
             await _store(ltm, work)
             await bare.store(work)
@@ -124,8 +118,8 @@ mark("import ltm_async")
 import asyncio
 from ltm_async import FirestoreCatalog, LTMBackend
 mark("import the backend and the catalog, asyncio with them")
-async def main(project):
-    catalog = FirestoreCatalog(project)
+async def main(project, transport):
+    catalog = FirestoreCatalog(project, transport=transport)
     ltm = LTMBackend(catalog, "memory:")
     mark("constructor")
     await catalog._documents()
@@ -137,7 +131,7 @@ async def main(project):
     assert (await ltm.retrieve("key")).found
     mark("first retrieve")
     await catalog.aclose()
-asyncio.run(main(sys.argv[1]))
+asyncio.run(main(*sys.argv[1:]))
 import json
 print(json.dumps(marks))
 """
@@ -163,15 +157,15 @@ print(json.dumps(marks))
 """
 
 
-def test_a_fresh_process(bench: Bench, firestore_server: Firestore) -> None:  # noqa: F811
+def test_a_fresh_process(bench: Bench) -> None:
     project = new_project()
-    codes = {"ours": _OURS, "bare": _BARE}
 
     def measure() -> dict[str, list[dict[str, float]]]:
-        runs: dict[str, list[dict[str, float]]] = {side: [] for side in codes}
+        runs: dict[str, list[dict[str, float]]] = {side: [] for side in (*TRANSPORTS, "bare")}
         for _ in range(bench.pick(15, 2)):
-            for side, code in codes.items():
-                runs[side].append(phases(code, project))
+            for transport in TRANSPORTS:
+                runs[transport].append(phases(_OURS, project, transport))
+            runs["bare"].append(phases(_BARE, project))
         return runs
 
     runs = bench.call(measure)
@@ -179,5 +173,3 @@ def test_a_fresh_process(bench: Bench, firestore_server: Firestore) -> None:  # 
         for phase in side_runs[-1]:
             spent_ms = [run[phase] for run in side_runs]
             bench.report(spread(f"Firestore cold start, {side}: {phase}", spent_ms))
-    totals = {side: [run["in all"] for run in side_runs] for side, side_runs in runs.items()}
-    bench.report(ratio("Firestore cold start, to the first retrieve", totals, "bare"))

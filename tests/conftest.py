@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import blockbuster_ctx
 
+from ltm_async.catalogs.firestore.options import TRANSPORTS
+
 pytest_plugins = ["tests.servers.fixtures", "tests.databases"]
 pytest.register_assert_rewrite("ltm_async.testing")
 
@@ -25,3 +27,9 @@ def no_blocking_calls() -> Iterator[None]:
                     {"_read_password_file", "_parse_connect_dsn_and_args", "_dot_postgresql_path"},
                 )
         yield
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each way in which FirestoreCatalog speaks to Firestore."""
+    return str(request.param)
