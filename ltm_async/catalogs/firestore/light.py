@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import grpc.aio
 
-from ...errors import StoreError
+from ...errors import StoreError, UnavailableError
 from .client import CHANNEL_OPTIONS, ClientKey, database_path, headers, service_account
 from .statuses import NAME, refused
 from .wire import PACKAGE, message_classes
@@ -102,23 +102,28 @@ def _project_of_environment() -> str | None:
 def _credentials(key: ClientKey) -> tuple[Any, str]:
     """The credentials, and the project they are used in."""
     auth = importlib.import_module("google.auth")
-    project = key.project or _project_of_environment()
-    if key.credentials_file is not None:
-        credentials = service_account(key.credentials_file).with_scopes(SCOPES)
-        project = project or credentials.project_id
-    else:
-        try:
+    try:
+        if key.credentials_file is not None:
+            credentials = service_account(key.credentials_file).with_scopes(SCOPES)
+            found = credentials.project_id
+        else:
             credentials, found = auth.default(scopes=SCOPES)
-        except auth.exceptions.DefaultCredentialsError as exc:
-            raise StoreError(f"{NAME}: no credentials were found", store=NAME) from exc
-        project = project or found
-    if project is None:
-        raise StoreError(f"{NAME}: no project is named and none was found", store=NAME)
-    if credentials.universe_domain != UNIVERSE:
+        universe = credentials.universe_domain
+    except auth.exceptions.DefaultCredentialsError as exc:
+        raise StoreError(f"{NAME}: no credentials were found", store=NAME) from exc
+    except auth.exceptions.GoogleAuthError as exc:
+        raise UnavailableError(f"{NAME}: no credentials could be fetched", store=NAME) from exc
+    if universe != UNIVERSE:
         raise StoreError(
             f"{NAME}: the credentials are not for {UNIVERSE}; use the official transport",
             store=NAME,
         )
+    project = key.project or _project_of_environment() or found
+    if project is None:
+        raise StoreError(f"{NAME}: no project is named and none was found", store=NAME)
+    if hasattr(credentials, "with_always_use_jwt_access"):
+        # A token that is signed here needs no request (https://google.aip.dev/auth/4111).
+        credentials = credentials.with_always_use_jwt_access(True)
     return credentials, project
 
 

@@ -123,7 +123,8 @@ def message_classes() -> dict[str, type[Any]]:
         outer, _, inner = name.rpartition(".")
         nest = declared[outer].nested_type if outer else file.message_type
         message = declared[name] = nest.add(name=inner)
-        message.options.map_entry = inner == "FieldsEntry"
+        if inner == "FieldsEntry":
+            message.options.map_entry = True
         for field in fields:
             _declare(message, field)
     pool = DescriptorPool()
