@@ -13,6 +13,7 @@ import pytest
 from .certificates import write_certificates
 from .firestore import Firestore
 from .http_proxy import HttpProxy
+from .loop_thread import LoopThread
 from .ministack import MiniStack
 from .pgbouncer import PgBouncer
 from .postgres import Postgres
@@ -54,10 +55,13 @@ def firestore_server() -> Iterator[Firestore]:
     with Firestore() as server:
         import grpc.aio
 
-        grpc.aio.init_grpc_aio()  # or its engine ends with each channel, and leaves its sockets
+        # Without a loop that keeps it, its engine ends with each channel, and leaves its sockets.
+        keeper = LoopThread("ltm-test-grpc")
+        keeper.call(grpc.aio.init_grpc_aio)
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv("FIRESTORE_EMULATOR_HOST", server.host)
             yield server
+        keeper.close()
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ class FirestoreCatalog(Catalog):
             for write in writes
             if write.blob_id is not None
         }
-        fields = (*layout.HEAD_FIELDS, "state", "committed", "due_at")
+        fields = (*layout.COMPARED_FIELDS, "state")
 
         async def attempt(documents: Documents) -> Written:
             found = await documents.read({ENTRIES: named, BLOBS: fresh}, fields=fields)
@@ -183,7 +183,7 @@ class FirestoreCatalog(Catalog):
         if not named:
             return []
         documents = await self._documents()
-        found = await documents.read({ENTRIES: named})
+        found = await documents.read({ENTRIES: named}, fields=layout.ROW_FIELDS)
         now_us = self._learn(found.now_us)
         return [
             layout.to_row(named[name], document)
@@ -234,7 +234,7 @@ class FirestoreCatalog(Catalog):
             return []
 
         async def attempt(documents: Documents) -> list[Removed]:
-            found = await documents.read({ENTRIES: named}, fields=layout.HEAD_FIELDS)
+            found = await documents.read({ENTRIES: named}, fields=layout.REMOVED_FIELDS)
             now_us = self._learn(found.now_us)
             present = {named[name]: document for name, document in found.documents.items()}
             if if_version is not None:
@@ -276,7 +276,7 @@ class FirestoreCatalog(Catalog):
         async def attempt(documents: Documents) -> list[Removed]:
             within = await self._up_to_now(documents, "ends", space)
             found = await documents.query(
-                ENTRIES, within, limit=limit, fields=(*layout.HEAD_FIELDS, "ends")
+                ENTRIES, within, limit=limit, fields=(*layout.REMOVED_FIELDS, "ends")
             )
             now_us = self._clock(found.now_us)
             ended = {

@@ -30,7 +30,9 @@ def fill(fields: Any, data: Data) -> None:
 
 def document(message: Any) -> Document:
     data: dict[str, Any] = {}
-    for name, value in message.fields.items():
+    fields = message.fields
+    for name in fields:  # its items() takes twice as long
+        value = fields[name]
         kind = value.WhichOneof("value_type")
         if kind in _OURS:
             data[name] = getattr(value, kind)
