@@ -89,9 +89,15 @@ def blocking(call: Callable[[T], R]) -> Callable[[T], Awaitable[R]]:
 
 
 def python(*arguments: str) -> str:
-    """What a new interpreter printed."""
+    """What a new interpreter printed; it keeps what it compiled, as one that is deployed has."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     return done.stdout
 

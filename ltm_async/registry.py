@@ -84,6 +84,7 @@ CATALOGS: Mapping[str, Adapter] = {
             "collection_prefix": Option(),
             "credentials_file": Option(),
             "batch_bytes": Option(kind=int),
+            "transport": Option(choices=("official", "light")),
         },
         driver_comes_later=True,
     ),

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 from blockbuster import blockbuster_ctx
 
+from ltm_async.catalogs.firestore.options import TRANSPORTS
+
 pytest_plugins = ["tests.servers.fixtures", "tests.databases", "tests.places"]
 pytest.register_assert_rewrite("ltm_async.testing")
 
@@ -27,3 +29,9 @@ def no_blocking_calls() -> Iterator[None]:
         # A blocking call waits where a loop runs only if it was told to.
         guard.functions["threading.Lock.acquire"].can_block_in("ltm_async/portal.py", {"wait"})
         yield
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """Each way in which FirestoreCatalog speaks to Firestore."""
+    return str(request.param)

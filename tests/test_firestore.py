@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from google.cloud.firestore_v1 import AsyncClient
 
 from ltm_async import ConfigError, FirestoreCatalog, LTMBackend, create_catalog_backend
 from ltm_async.catalogs.firestore import catalog as catalog_module
@@ -24,9 +25,9 @@ from .servers.firestore import Firestore, new_project
 
 class TestFirestoreCatalog(CatalogContract):
     @pytest.fixture
-    async def catalog(self, firestore_server: Firestore) -> AsyncIterator[Catalog]:
+    async def catalog(self, firestore_server: Firestore, transport: str) -> AsyncIterator[Catalog]:
         self.server, self.project, self.clock = firestore_server, new_project(), ManualClock()
-        catalog = FirestoreCatalog(self.project, clock=lambda _: self.clock())
+        catalog = FirestoreCatalog(self.project, transport=transport, clock=lambda _: self.clock())
         yield catalog
         await catalog.aclose()
 
@@ -52,9 +53,10 @@ class TestFirestoreCatalog(CatalogContract):
 
 
 @pytest.fixture
-async def ltm(firestore_server: Firestore) -> AsyncIterator[LTMBackend]:
+async def ltm(firestore_server: Firestore, transport: str) -> AsyncIterator[LTMBackend]:
     """A backend on a world of its own."""
-    ltm = LTMBackend(FirestoreCatalog(new_project()), "memory:", on_unavailable="raise")
+    catalog = FirestoreCatalog(new_project(), transport=transport)
+    ltm = LTMBackend(catalog, "memory:", on_unavailable="raise")
     yield ltm
     await catalog_of(ltm).aclose()
 
@@ -63,6 +65,10 @@ def catalog_of(ltm: LTMBackend) -> FirestoreCatalog:
     catalog = ltm._runner.stores().catalog
     assert isinstance(catalog, FirestoreCatalog)
     return catalog
+
+
+async def project_of(catalog: FirestoreCatalog) -> str:
+    return (await catalog._share.get()).database.split("/")[1]
 
 
 # What is asked of Firestore, and billed
@@ -111,9 +117,10 @@ async def test_each_operation_asks_for_what_its_bill_says(ltm: LTMBackend) -> No
 
 async def test_a_cleanup_of_a_hundred_takes_a_few_requests(
     firestore_server: Firestore,
+    transport: str,
 ) -> None:
     clock = ManualClock()
-    catalog = FirestoreCatalog(new_project(), clock=lambda _: clock())
+    catalog = FirestoreCatalog(new_project(), clock=lambda _: clock(), transport=transport)
     ltm = LTMBackend(catalog, "memory:", on_unavailable="raise")
     entries = [{**entry, "ttl": 60} for entry in SMALL[:50] + LARGE[:50]]
     await ltm.store_batch(entries)
@@ -151,8 +158,9 @@ async def test_blind_writers_of_one_key_all_come_through_and_blobs_agree(ltm: LT
 
 async def test_a_value_near_the_limit_of_a_document_is_kept_in_its_row(
     firestore_server: Firestore,
+    transport: str,
 ) -> None:
-    catalog = FirestoreCatalog(new_project())
+    catalog = FirestoreCatalog(new_project(), transport=transport)
     ltm = LTMBackend(catalog, "memory:", on_unavailable="raise", inline_threshold=512 * 1024)
     value = "x" * (512 * 1024 - 3)
     stored = await ltm.store("k", value, metadata={"m": "y" * 16_000})
@@ -163,9 +171,11 @@ async def test_a_value_near_the_limit_of_a_document_is_kept_in_its_row(
     await catalog.aclose()
 
 
-async def test_a_batch_over_the_limit_of_a_request_is_cut(firestore_server: Firestore) -> None:
+async def test_a_batch_over_the_limit_of_a_request_is_cut(
+    firestore_server: Firestore, transport: str
+) -> None:
     """The emulator takes 4 MiB, so less is asked for here."""
-    catalog = FirestoreCatalog(new_project(), batch_bytes=3_500_000)
+    catalog = FirestoreCatalog(new_project(), batch_bytes=3_500_000, transport=transport)
     ltm = LTMBackend(catalog, "memory:", on_unavailable="raise", inline_threshold=512 * 1024)
     entries = [{"key": f"k{number:02}", "value": "x" * 400_000} for number in range(28)]
     result = await ltm.store_batch(entries)
@@ -177,8 +187,9 @@ async def test_a_batch_over_the_limit_of_a_request_is_cut(firestore_server: Fire
 
 async def test_a_batch_of_501_is_one_commit_where_that_is_asked_for(
     firestore_server: Firestore,
+    transport: str,
 ) -> None:
-    catalog = FirestoreCatalog(new_project())
+    catalog = FirestoreCatalog(new_project(), transport=transport)
     ltm = LTMBackend(catalog, "memory:", on_unavailable="raise", batch_size=600)
     entries = [{"key": f"k{number:03}", "value": number} for number in range(501)]
     result = await ltm.store_batch(entries)
@@ -199,9 +210,13 @@ async def test_keys_that_no_document_may_be_named(ltm: LTMBackend, key: str) -> 
 
 async def test_collections_of_another_prefix_are_another_catalog(
     firestore_server: Firestore,
+    transport: str,
 ) -> None:
     project = new_project()
-    catalogs = [FirestoreCatalog(project, collection_prefix=prefix) for prefix in ("", "a_")]
+    catalogs = [
+        FirestoreCatalog(project, collection_prefix=prefix, transport=transport)
+        for prefix in ("", "a_")
+    ]
     first, second = (LTMBackend(catalog, "memory:") for catalog in catalogs)
     await first.store("k", 1)
     assert not (await second.retrieve("k")).found
@@ -223,6 +238,8 @@ async def test_collections_of_another_prefix_are_another_catalog(
         {"batch_bytes": 1},
         {"batch_bytes": 10_000_000},
         {"batch_bytes": True},
+        {"transport": "heavy"},
+        {"transport": None},
     ],
 )
 def test_a_wrong_option_is_refused(options: dict[str, Any]) -> None:
@@ -240,6 +257,7 @@ def test_firestore_urls() -> None:
         "firestore://p/x/y",
         "firestore://p?project=q",
         "firestore://p?x=1",
+        "firestore://p?transport=heavy",
     ):
         with pytest.raises(ConfigError):
             LTMBackend(url, "memory:")
@@ -250,10 +268,11 @@ async def test_hand_made_documents_are_corrupt_and_hide_no_other(
 ) -> None:
     catalog = catalog_of(ltm)
     await ltm.store_batch([{"key": key, "value": 1} for key in "abc"])
-    client = await catalog._share.get()
+    client = AsyncClient(project=await project_of(catalog))
     home = client.collection("ltm_entries")
     await home.document(entry_name("", "a")).update({"byte_size": "many"})
     await home.document(entry_name("", "b")).update({"metadata": {"a": 1}, "blob_id": "../x"})
+    await client._firestore_api.transport.close()
     await ltm.store("d", 1)
     read = await ltm.retrieve_batch(list("abcd"))
     assert set(read.results) == {"c", "d"}
@@ -271,7 +290,7 @@ async def test_the_indexes_that_are_switched_off_are_those_of_no_query(
     await ltm.store("gone", 1, ttl=60)
     await ltm.delete("gone")
     catalog = catalog_of(ltm)
-    project = (await catalog._share.get()).project
+    project = await project_of(catalog)
     off = {
         (override["collectionGroup"], override["fieldPath"])
         for override in json.loads(indexes())["fieldOverrides"]

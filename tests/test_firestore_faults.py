@@ -57,10 +57,9 @@ def link(
 
 
 @contextlib.asynccontextmanager
-async def backend(**options: Any) -> AsyncIterator[LTMBackend]:
-    catalog = FirestoreCatalog(new_project())
-    options = {"on_unavailable": "raise", "retry": QUICK, **options}
-    yield LTMBackend(catalog, "memory:", **options)
+async def backend(transport: str) -> AsyncIterator[LTMBackend]:
+    catalog = FirestoreCatalog(new_project(), transport=transport)
+    yield LTMBackend(catalog, "memory:", on_unavailable="raise", retry=QUICK)
     await catalog.aclose()
 
 
@@ -97,9 +96,9 @@ MEANINGS: dict[str, type[LTMError]] = {
 @pytest.mark.parametrize("status", MEANINGS)
 @pytest.mark.parametrize("method", ["BatchGetDocuments", "Commit"])
 async def test_a_status_is_one_kind_of_error_and_quotes_nothing(
-    answers: GrpcProxy, method: str, status: str
+    transport: str, answers: GrpcProxy, method: str, status: str
 ) -> None:
-    catalog = FirestoreCatalog(new_project())
+    catalog = FirestoreCatalog(new_project(), transport=transport)
     answers.choose = once(method, Answer(status=status, after=False))
     with pytest.raises(LTMError) as caught:
         await catalog.track_entry("", small(CANARY, f'"{CANARY}"'), write_id=new_write_id())
@@ -115,12 +114,12 @@ async def test_a_status_is_one_kind_of_error_and_quotes_nothing(
 )
 @pytest.mark.parametrize("value", ["small", "x" * 5_000], ids=["small", "large"])
 async def test_a_store_whose_commit_is_answered_with_a_status_is_told_the_truth(
-    answers: GrpcProxy, value: str, status: str, after: bool
+    transport: str, answers: GrpcProxy, value: str, status: str, after: bool
 ) -> None:
     """*Aborted* and *exhausted* after the effect would be lies, which Firestore does not tell."""
     if after and status in {"ABORTED", "RESOURCE_EXHAUSTED"}:
         status = "INTERNAL"
-    async with backend() as ltm:
+    async with backend(transport) as ltm:
         await ltm.store("k", "old")
         answers.choose = once(
             "Commit", Answer(status=status, after=after), skip=int(len(value) > 1_000)
@@ -141,8 +140,10 @@ async def test_a_store_whose_commit_is_answered_with_a_status_is_told_the_truth(
 
 @pytest.mark.parametrize("method", ["BatchGetDocuments", "RunQuery"])
 @pytest.mark.parametrize("status", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"])
-async def test_a_question_is_asked_again(answers: GrpcProxy, method: str, status: str) -> None:
-    async with backend() as ltm:
+async def test_a_question_is_asked_again(
+    transport: str, answers: GrpcProxy, method: str, status: str
+) -> None:
+    async with backend(transport) as ltm:
         await ltm.store("k", 1)
         answers.choose = once(method, Answer(status=status, after=True))
         assert (await ltm.retrieve("k")).value == 1
@@ -151,9 +152,9 @@ async def test_a_question_is_asked_again(answers: GrpcProxy, method: str, status
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 async def test_a_delete_whose_commit_is_answered_with_a_status(
-    answers: GrpcProxy, after: bool
+    transport: str, answers: GrpcProxy, after: bool
 ) -> None:
-    async with backend() as ltm:
+    async with backend(transport) as ltm:
         await ltm.store("k", "x" * 5_000)
         answers.choose = once("Commit", Answer(status="UNAVAILABLE", after=after))
         if after:
@@ -173,9 +174,9 @@ async def test_a_delete_whose_commit_is_answered_with_a_status(
 )
 @pytest.mark.parametrize("value", ["small", "x" * 5_000], ids=["small", "large"])
 async def test_a_link_that_breaks_leaves_old_or_new_and_works_again(
-    link: TcpProxy, fault: TcpFaults, value: str
+    transport: str, link: TcpProxy, fault: TcpFaults, value: str
 ) -> None:
-    async with backend() as ltm:
+    async with backend(transport) as ltm:
         await ltm.store("k", "old")
         link.faults = fault
         before = link.connections
@@ -195,8 +196,8 @@ async def test_a_link_that_breaks_leaves_old_or_new_and_works_again(
         assert (await ltm.verify()).sound
 
 
-async def test_silence_ends_with_the_deadline(link: TcpProxy) -> None:
-    async with backend() as ltm:
+async def test_silence_ends_with_the_deadline(transport: str, link: TcpProxy) -> None:
+    async with backend(transport) as ltm:
         await ltm.store("k", 1)
         loop = asyncio.get_running_loop()
         link.faults = BLACK_HOLE
@@ -213,9 +214,9 @@ async def test_silence_ends_with_the_deadline(link: TcpProxy) -> None:
         await _healthy(ltm, "k", 5)
 
 
-async def test_after_an_outage_it_works_within_five_seconds(link: TcpProxy) -> None:
+async def test_after_an_outage_it_works_within_five_seconds(transport: str, link: TcpProxy) -> None:
     """However long it was: gRPC by itself waits longer and longer before it connects again."""
-    async with backend() as ltm:
+    async with backend(transport) as ltm:
         await ltm.store("k", 1)
         link.faults = TcpFaults(refuse=True)
         link.reset_all()
@@ -233,10 +234,10 @@ async def test_after_an_outage_it_works_within_five_seconds(link: TcpProxy) -> N
 
 
 async def test_nobody_listening_is_an_error_in_time(
-    unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+    transport: str, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", f"127.0.0.1:{unused_tcp_port}")
-    async with backend() as ltm:
+    async with backend(transport) as ltm:
         loop = asyncio.get_running_loop()
         began = loop.time()
         with pytest.raises((OutcomeUnknownError, UnavailableError)):
@@ -266,9 +267,11 @@ async def count_up(ltm: LTMBackend) -> int:
 
 
 def test_one_backend_works_in_one_loop_after_another(
-    link: TcpProxy, caplog: pytest.LogCaptureFixture
+    transport: str, link: TcpProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ltm = LTMBackend(FirestoreCatalog(new_project()), "memory:", on_unavailable="raise")
+    ltm = LTMBackend(
+        FirestoreCatalog(new_project(), transport=transport), "memory:", on_unavailable="raise"
+    )
     for turn in range(1, 31):
         assert asyncio.run(count_up(ltm)) == turn
     assert caplog.records == []
@@ -282,8 +285,10 @@ def _settle(link: TcpProxy) -> None:
     asyncio.run(settled())
 
 
-def test_two_threads_with_a_loop_each(link: TcpProxy) -> None:
-    ltm = LTMBackend(FirestoreCatalog(new_project()), "memory:", on_unavailable="raise")
+def test_two_threads_with_a_loop_each(transport: str, link: TcpProxy) -> None:
+    ltm = LTMBackend(
+        FirestoreCatalog(new_project(), transport=transport), "memory:", on_unavailable="raise"
+    )
     failed: list[BaseException] = []
 
     def work() -> None:
@@ -306,18 +311,22 @@ def test_two_threads_with_a_loop_each(link: TcpProxy) -> None:
     _settle(link)
 
 
-async def test_many_first_calls_make_one_client_which_catalogs_share(link: TcpProxy) -> None:
+async def test_many_first_calls_make_one_client_which_catalogs_share(
+    transport: str, link: TcpProxy
+) -> None:
     project = new_project()
-    catalogs = [FirestoreCatalog(project) for _ in range(5)]
+    catalogs = [FirestoreCatalog(project, transport=transport) for _ in range(5)]
     calls: list[Awaitable[Any]] = [catalog.stats("") for catalog in catalogs for _ in range(4)]
     await asyncio.gather(*calls)
-    assert len({id(await catalog._share.get()) for catalog in catalogs}) == 1
+    clients = [await catalog._share.get() for catalog in catalogs]
+    assert len({id(client) for client in clients}) == 1
     assert link.connections == 1
     for catalog in catalogs[1:]:
         await catalog.aclose()
     assert (await catalogs[0].stats("")).entries == 0
     await catalogs[0].aclose()
     await wait_for(lambda: link.open_connections == 0)
+    del clients  # closed, not collected
 
 
 FORKING = """
@@ -357,10 +366,16 @@ print("fine")
 
 @pytest.mark.parametrize("parents", ["open", "closed"])
 def test_a_child_of_a_process_that_is_connected_is_told_so_and_any_other_works(
-    firestore_server: Firestore, parents: str
+    transport: str, firestore_server: Firestore, parents: str
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FORKING, f"firestore://{new_project()}", parents],
+        [
+            sys.executable,
+            "-c",
+            FORKING,
+            f"firestore://{new_project()}?transport={transport}",
+            parents,
+        ],
         capture_output=True,
         text=True,
         timeout=50,

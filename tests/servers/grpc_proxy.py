@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any, Self
@@ -24,16 +25,25 @@ class GrpcProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Passes on every call, unread, to *port* of this machine.
 
     ``choose`` is asked with the last part of a method's name for an answer instead; it may be set
-    at any time, from any thread.
+    at any time, from any thread. *certificate*, a chain and its key, makes it speak TLS; whoever
+    asks, the server behind it is told that its owner does.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(
+        self, port: int, *, certificate: tuple[pathlib.Path, pathlib.Path] | None = None
+    ) -> None:
         self.choose: Callable[[str], Answer | None] = lambda method: None
         self.calls: list[str] = []
+        self.headers: list[dict[str, str]] = []
         self._channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         self._server = grpc.server(futures.ThreadPoolExecutor(16))
         self._server.add_generic_rpc_handlers((self,))
-        self.port: int = self._server.add_insecure_port("127.0.0.1:0")
+        if certificate is None:
+            self.port: int = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            chain, private_key = (path.read_bytes() for path in certificate)
+            tls = grpc.ssl_server_credentials([(private_key, chain)])
+            self.port = self._server.add_secure_port("127.0.0.1:0", tls)
         self._server.start()
 
     @property
@@ -46,10 +56,15 @@ class GrpcProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
 
         def answer(request: bytes, context: Any) -> Iterator[bytes]:
             self.calls.append(name)
+            self.headers.append(dict(context.invocation_metadata()))
             chosen = self.choose(name)
             if chosen is not None and not chosen.after:
                 context.abort(grpc.StatusCode[chosen.status], "said a test")
-            metadata = [pair for pair in context.invocation_metadata() if pair[0] != "user-agent"]
+            metadata = [
+                (header, "Bearer owner" if header == "authorization" else value)
+                for header, value in context.invocation_metadata()
+                if header != "user-agent"
+            ]
             try:
                 answers = list(pass_on(request, metadata=metadata, timeout=30))
             except grpc.RpcError as exc:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .layout import Data, Document
+from .messages import fill
 
 
 class StaleError(Exception):
@@ -54,20 +55,24 @@ class Changes:
     def __len__(self) -> int:
         return len(self._made)
 
-    def fill(self, batch: Any, client: Any, prefix: str) -> None:
+    def write_to(self, writes: Any, home: str) -> None:
+        """Add them to the *writes* of a request; *home* is before the names of collections."""
         for collection, name, data, updated in self._made:
-            reference = client.collection(prefix + collection).document(name)
+            write = writes.add()
+            path = f"{home}{collection}/{name}"
             if data is None:
-                expects = client.write_option(exists=True)
-                if updated is not None:
-                    expects = client.write_option(last_update_time=updated)
-                batch.delete(reference, option=expects)
-            elif updated is self:
-                batch.set(reference, data)
-            elif updated is None:
-                batch.create(reference, data)
+                write.delete = path
             else:
-                batch.update(reference, data, client.write_option(last_update_time=updated))
+                write.update.name = path
+                fill(write.update.fields, data)
+            if updated is self:
+                continue
+            if updated is not None:
+                write.current_document.update_time.CopyFrom(updated)
+                if data is not None:
+                    write.update_mask.field_paths.extend(data)
+            else:
+                write.current_document.exists = data is None
 
     def counted(self, usage: Usage) -> None:
         deletes = sum(data is None for _, _, data, _ in self._made)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ...errors import MissingDriverError, StoreError
 from ...worker import aside
+from .statuses import NAME
 
-if TYPE_CHECKING:
-    from google.cloud.firestore_v1 import AsyncClient
-
-NAME = "firestore"
 CLOSE_TIMEOUT_S = 5.0
 CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
@@ -24,6 +23,7 @@ CHANNEL_OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+"""By itself a channel would, after an outage, wait for up to two minutes."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,67 +34,74 @@ class ClientKey:
     database: str | None
     credentials_file: str | None
     emulator_host: str | None
+    transport: str
 
 
-async def connect(key: ClientKey) -> AsyncClient:
+class Client(Protocol):
+    """The three requests, each of one message and tried once.
+
+    Messages are those of protobuf itself, of google.firestore.v1, so that they are built and read
+    in one way whoever declares them.
+    """
+
+    database: str
+    """``projects/…/databases/…``"""
+    commit_request: type[Any]
+    read_request: type[Any]
+    query_request: type[Any]
+
+    async def commit(self, request: Any, timeout_s: float) -> Any: ...
+
+    def read(self, request: Any, timeout_s: float) -> AsyncIterator[Any]: ...
+
+    def query(self, request: Any, timeout_s: float) -> AsyncIterator[Any]: ...
+
+    def answering(self, unexpected: type[Exception]) -> AbstractContextManager[None]:
+        """Raise what goes wrong with a request as ours, see `statuses.refused`."""
+
+    async def aclose(self) -> None: ...
+
+
+async def connect(key: ClientKey) -> Client:
     """A client with its channel, which connects with the first request."""
-    # Importing takes 0.2 s, credentials are read from files, and a channel reads certificates.
-    client: AsyncClient = await aside(partial(_make, key, asyncio.get_running_loop()))
+    # Imports take up to 0.2 s; credentials and certificates are read from files.
+    client: Client = await aside(partial(_make, key, asyncio.get_running_loop()))
     return client
 
 
 def _make(key: ClientKey, loop: asyncio.AbstractEventLoop) -> Any:
-    client = _client(key)
-    asyncio.set_event_loop(loop)  # a channel belongs to the loop of the thread that makes it
     try:
-        # The client's own channel would, after an outage, wait for up to two minutes.
-        client._firestore_api_internal = _api(client, key.emulator_host)
-    finally:
-        asyncio.set_event_loop(None)
-    return client
-
-
-def _api(client: Any, emulator_host: str | None) -> Any:
-    services = importlib.import_module("google.cloud.firestore_v1.services.firestore")
-    transports = importlib.import_module(f"{services.__name__}.transports")
-    kind = transports.FirestoreGrpcAsyncIOTransport
-    if emulator_host is None:
-        channel = kind.create_channel(
-            client._target, credentials=client._credentials, options=CHANNEL_OPTIONS
-        )
-    else:
-        aio = importlib.import_module("grpc.aio")
-        channel = aio.insecure_channel(emulator_host, options=CHANNEL_OPTIONS)
-    return services.FirestoreAsyncClient(transport=kind(host=client._target, channel=channel))
-
-
-def _client(key: ClientKey) -> Any:
-    try:
-        firestore = importlib.import_module("google.cloud.firestore_v1")
-        importlib.import_module(".documents", __package__)
+        transport = importlib.import_module(f".{key.transport}", __package__)
     except ModuleNotFoundError as exc:
         raise MissingDriverError.of(exc, needed_by="FirestoreCatalog", extra="firestore") from exc
-    credentials = None
-    if key.credentials_file is not None:
-        account = importlib.import_module("google.oauth2.service_account")
-        try:
-            credentials = account.Credentials.from_service_account_file(key.credentials_file)
-        except (OSError, ValueError) as exc:
-            raise StoreError(
-                f"{NAME}: credentials_file cannot be read: {type(exc).__name__}", store=NAME
-            ) from None
-    auth = importlib.import_module("google.auth.exceptions")
+    asyncio.set_event_loop(loop)  # a channel belongs to the loop of the thread that makes it
     try:
-        return firestore.AsyncClient(
-            project=key.project, database=key.database, credentials=credentials
-        )
-    except auth.DefaultCredentialsError as exc:
-        raise StoreError(f"{NAME}: no credentials were found", store=NAME) from exc
-    except OSError as exc:
-        raise StoreError(f"{NAME}: no project is named and none was found", store=NAME) from exc
+        return transport.connect(key)
+    finally:
+        asyncio.set_event_loop(None)
 
 
-async def close(client: AsyncClient) -> None:
-    """Close the channel, which the client's own ``close`` leaves open."""
+async def close(client: Client) -> None:
     async with asyncio.timeout(CLOSE_TIMEOUT_S):
-        await client._firestore_api.transport.close()
+        await client.aclose()
+
+
+def database_path(project: str, database: str | None) -> str:
+    return f"projects/{project}/databases/{database or '(default)'}"
+
+
+def headers(database: str, emulator_host: str | None) -> tuple[tuple[str, str], ...]:
+    """What every request carries; an emulator takes its owner at their word."""
+    place = ("google-cloud-resource-prefix", database)
+    return (place,) if emulator_host is None else (place, ("authorization", "Bearer owner"))
+
+
+def service_account(credentials_file: str) -> Any:
+    """The credentials in a file."""
+    account = importlib.import_module("google.oauth2.service_account")
+    try:
+        return account.Credentials.from_service_account_file(credentials_file)
+    except (OSError, ValueError) as exc:
+        raise StoreError(
+            f"{NAME}: credentials_file cannot be read: {type(exc).__name__}", store=NAME
+        ) from None

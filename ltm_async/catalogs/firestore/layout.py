@@ -96,10 +96,14 @@ def end_data(space: str, ends_at: int | None) -> dict[str, Any]:
 
 
 HEAD_FIELDS = (
-    "key", "write_id", "content_hash", "byte_size", "blob_id", "metadata", "expires_at",
-    "created_at", "updated_at",
+    "key", "content_hash", "byte_size", "blob_id", "metadata", "expires_at", "created_at",
+    "updated_at",
 )  # fmt: skip
-"""All of an entry but its value."""
+"""All of a row but its value."""
+ROW_FIELDS = (*HEAD_FIELDS, "inlined_value")
+COMPARED_FIELDS = ("content_hash", "blob_id", "expires_at", "created_at")
+"""What a store looks at in the entry that it replaces."""
+REMOVED_FIELDS = ("key", "blob_id", "expires_at")
 LEDGER_FIELDS = ("key", "state", "committed", "byte_size", "due_at", "blob_id")
 
 

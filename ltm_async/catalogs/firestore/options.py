@@ -11,8 +11,15 @@ _DATABASE = re.compile(r"\(default\)|[a-z][a-z0-9-]{2,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{0,100}")
 
 
+TRANSPORTS = ("official", "light")
+
+
 def check_options(
-    project: object, database: object, collection_prefix: object, batch_bytes: object
+    project: object,
+    database: object,
+    collection_prefix: object,
+    batch_bytes: object,
+    transport: object,
 ) -> None:
     """Refuse what no project, database or collection is called, or what no commit can hold."""
     for name, value, form in (
@@ -26,3 +33,5 @@ def check_options(
         raise ConfigError("firestore: collection_prefix begins with __, which is reserved")
     if type(batch_bytes) is not int or not 64 * 1024 <= batch_bytes <= 9 * 1024 * 1024:
         raise ConfigError("firestore: batch_bytes must be 65536 to 9437184")
+    if transport not in TRANSPORTS:
+        raise ConfigError(f"firestore: transport must be {' or '.join(TRANSPORTS)}")
