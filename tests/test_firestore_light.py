@@ -127,7 +127,7 @@ def secure(
     firestore_server: Firestore, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[GrpcProxy]:
     """Firestore behind TLS, for child processes, which trust it."""
-    certificate, ca_file = write_certificates(tmp_path)
+    certificate, ca_file = write_certificates(tmp_path, "localhost")
     monkeypatch.delenv("FIRESTORE_EMULATOR_HOST")
     monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(ca_file))
     with GrpcProxy(firestore_server.port, certificate=certificate) as proxy:
