@@ -15,6 +15,7 @@ from google.cloud.firestore_v1 import AsyncClient
 
 from ltm_async import ConfigError, FirestoreCatalog, LTMBackend, create_catalog_backend
 from ltm_async.catalogs.firestore import catalog as catalog_module
+from ltm_async.catalogs.firestore import ledger
 from ltm_async.catalogs.firestore.indexes import LOOKED_UP, indexes
 from ltm_async.catalogs.firestore.layout import entry_name
 from ltm_async.protocols import Catalog
@@ -301,7 +302,7 @@ async def test_the_indexes_that_are_switched_off_are_those_of_no_query(
         assert {(collection, field) for field in fields - set(looked_up)} == {
             pair for pair in off if pair[0] == collection
         }
-    source = inspect.getsource(catalog_module)
-    ranges = re.findall(r'Range\(\s*"(\w+)"|_up_to_now\(documents, "(\w+)"', source)
+    source = inspect.getsource(catalog_module) + inspect.getsource(ledger)
+    ranges = re.findall(r'Range\(\s*"(\w+)"|up_to_now\(documents, "(\w+)"', source)
     asked = {first or second for first, second in ranges}
     assert asked == {field for fields in LOOKED_UP.values() for field in fields}

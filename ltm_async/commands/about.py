@@ -18,19 +18,39 @@ from .session import Session
 
 class Schema(enum.StrEnum):
     SQLITE = "sqlite"
+    POSTGRES = "postgres"
+    FIRESTORE = "firestore"
 
 
 def schema(
     session: Session,  # noqa: ARG001  # as every command has it
-    catalog_type: Annotated[Schema, typer.Argument(metavar="sqlite", show_default=False)],
+    catalog_type: Annotated[
+        Schema, typer.Argument(metavar="sqlite|postgres|firestore", show_default=False)
+    ],
+    in_schema: Annotated[
+        str, typer.Option("--schema", help="PostgreSQL: where the tables and functions go.")
+    ] = "public",
+    collection_prefix: Annotated[
+        str, typer.Option(help="Firestore: what its collections begin with.")
+    ] = "",
 ) -> int:
-    """Print the SQL that makes a catalog."""
+    """Print the SQL that makes a catalog, or the indexes that Firestore need not keep."""
     match catalog_type:
         case Schema.SQLITE:
             from ..catalogs.sqlite.database import MIGRATIONS
 
             statements = "\n".join(script.strip() for script in MIGRATIONS)
             sys.stdout.write(f"{statements}\nPRAGMA user_version = {len(MIGRATIONS)};\n")
+        case Schema.POSTGRES:
+            from ..schema import postgres_script
+
+            sys.stdout.write(f"BEGIN;\n{postgres_script(in_schema)}COMMIT;\n")
+        case Schema.FIRESTORE:
+            from ..catalogs.firestore.indexes import indexes
+            from ..catalogs.firestore.options import check_options
+
+            check_options(collection_prefix=collection_prefix)
+            sys.stdout.write(f"{indexes(collection_prefix)}\n")
     return exits.DONE
 
 

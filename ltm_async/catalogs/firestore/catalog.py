@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import ClassVar, TypeVar
 
-from ...entry import NEVER, Expiry, prefix_end
-from ...errors import ClosedError, ConflictError, FencedError, StoreError, UnavailableError
+from ...entry import Expiry, prefix_end
+from ...errors import ClosedError, StoreError, UnavailableError
 from ...protocols import (
     Catalog,
     CatalogStats,
@@ -25,19 +24,18 @@ from ...protocols import (
     Written,
 )
 from ...shared import Shared
-from . import layout
+from . import layout, ledger
 from .changes import Changes, StaleError, Usage
 from .client import Client, ClientKey, close, connect
+from .committing import Batch, check_version
 from .documents import Documents
-from .layout import Document, Range
+from .layout import BLOBS, DELETIONS, ENTRIES, Document, Range
 from .options import TRANSPORTS, check_options
+from .server_time import ServerTime
 from .statuses import NAME
 
 T = TypeVar("T")
 
-ENTRIES = "ltm_entries"
-BLOBS = "ltm_blobs"
-DELETIONS = "ltm_deletions"
 DELETIONS_KEPT_US = 7 * 86_400 * 1_000_000
 BATCH_BYTES = 8 * 1024 * 1024
 """Of the 10 MiB that a request may have (https://firebase.google.com/docs/firestore/quotas)."""
@@ -45,8 +43,6 @@ ROUNDS = 10
 """How often documents that changed meanwhile are read again."""
 FIRST_WAIT_S = 0.01
 LONGEST_WAIT_S = 0.5
-AHEAD_US = 1_000_000
-"""By how much the server's clock may be ahead of what is reckoned."""
 
 
 class FirestoreCatalog(Catalog):
@@ -91,14 +87,13 @@ class FirestoreCatalog(Catalog):
         check_options(project, database, collection_prefix, batch_bytes, transport)
         self.batch_bytes = batch_bytes
         self._prefix = collection_prefix
-        self._clock = clock
+        self._time = ServerTime(clock)
         self._shown = f"{project or ''}/{database or ''}".rstrip("/")
         emulator = os.environ.get("FIRESTORE_EMULATOR_HOST")
         self._share = self._clients.share(
             ClientKey(project, database, credentials_file, emulator, transport)
         )
         self._usage = Usage()
-        self._known_now: tuple[int, float] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -110,7 +105,7 @@ class FirestoreCatalog(Catalog):
         return self._usage
 
     async def open(self) -> None:
-        await self._server_now(await self._documents())
+        await self._time.now(await self._documents())
 
     async def aclose(self) -> None:
         self._closed = True
@@ -119,64 +114,8 @@ class FirestoreCatalog(Catalog):
     async def track_entries_batch(
         self, namespace: str, writes: Sequence[Write], *, write_id: str
     ) -> Written:
-        space = layout.space_of(namespace)
-        named = {layout.entry_name(namespace, write.key): write for write in writes}
-        fresh = {
-            layout.blob_name(space, write.blob_id): write
-            for write in writes
-            if write.blob_id is not None
-        }
-        fields = (*layout.COMPARED_FIELDS, "state")
-
-        async def attempt(documents: Documents) -> Written:
-            found = await documents.read({ENTRIES: named, BLOBS: fresh}, fields=fields)
-            now_us = self._learn(found.now_us)
-            present = found.documents
-            ended = sum(_state(present.get(name)) != "pending" for name in fresh)
-            if ended:
-                raise FencedError(
-                    f"{NAME}: {ended} of {len(fresh)} reservations have ended", store=NAME
-                )
-            changes = Changes()
-            unchanged: list[str] = []
-            ends: dict[str, int] = {}
-            replaced: dict[str, str] = {}
-            for name, write in named.items():
-                seen = present.get(name)
-                live = seen if seen is not None and layout.is_live(seen, now_us) else None
-                _check_version(write.key, write.if_version, live)
-                blob_id = write.blob_id
-                if blob_id is None and write.inlined_value is None:
-                    blob_id = _renewed(write, seen)
-                if live is not None and live.data.get("content_hash") == write.content_hash:
-                    unchanged.append(write.key)
-                ends_at = None if write.expiry is NEVER else write.expiry.resolve(now_us)
-                if ends_at is not None:
-                    ends[write.key] = ends_at
-                data = layout.entry_data(
-                    namespace,
-                    write,
-                    write_id=write_id,
-                    now_us=now_us,
-                    created_at=_created_at(live, now_us),
-                    blob_id=blob_id,
-                    ends_at=ends_at,
-                )
-                if seen is None:
-                    changes.create(ENTRIES, name, data)
-                    continue
-                changes.replace(ENTRIES, seen, data)
-                held = layout.blob_of(seen)
-                if held is not None and held != blob_id:
-                    replaced[held] = write.key
-            for name in fresh:
-                live_now = {**layout.state_data(space, "live", None), "committed": True}
-                changes.replace(BLOBS, present[name], live_now)
-            await self._retire(documents, changes, space, replaced, now_us)
-            version = await documents.commit(changes)
-            return Written(version, unchanged, ends)
-
-        return await self._settled(attempt)
+        batch = Batch(namespace, writes, write_id)
+        return await self._settled(lambda documents: batch.commit(documents, self._time))
 
     async def get_entries_batch(self, namespace: str, keys: Sequence[str]) -> list[Row]:
         named = {layout.entry_name(namespace, key): key for key in keys}
@@ -184,7 +123,7 @@ class FirestoreCatalog(Catalog):
             return []
         documents = await self._documents()
         found = await documents.read({ENTRIES: named}, fields=layout.ROW_FIELDS)
-        now_us = self._learn(found.now_us)
+        now_us = self._time.of(found.now_us)
         return [
             layout.to_row(named[name], document)
             for name, document in found.documents.items()
@@ -204,7 +143,7 @@ class FirestoreCatalog(Catalog):
 
         async def attempt(documents: Documents) -> Row | None:
             found = await documents.read({ENTRIES: [name]})
-            now_us = self._learn(found.now_us)
+            now_us = self._time.of(found.now_us)
             seen = found.documents.get(name)
             if seen is None or not layout.is_live(seen, now_us):
                 return None
@@ -235,12 +174,12 @@ class FirestoreCatalog(Catalog):
 
         async def attempt(documents: Documents) -> list[Removed]:
             found = await documents.read({ENTRIES: named}, fields=layout.REMOVED_FIELDS)
-            now_us = self._learn(found.now_us)
+            now_us = self._time.of(found.now_us)
             present = {named[name]: document for name, document in found.documents.items()}
             if if_version is not None:
                 live = {key for key in present if layout.is_live(present[key], now_us)}
                 for key in live or keys[:1]:
-                    _check_version(key, if_version, present[key] if key in live else None)
+                    check_version(key, if_version, present[key] if key in live else None)
             return await self._remove(documents, namespace, present, write_id, now_us)
 
         return await self._settled(attempt)
@@ -264,7 +203,7 @@ class FirestoreCatalog(Catalog):
             for document in found.documents.values():
                 key = str(document.data["place"])[len(space) :]
                 start = key + "\0"
-                if layout.is_live(document, self._clock(found.now_us)) and len(rows) < limit:
+                if layout.is_live(document, self._time.of(found.now_us)) and len(rows) < limit:
                     rows.append(layout.to_row(key, document))
             if len(found.documents) < limit:
                 break
@@ -274,11 +213,11 @@ class FirestoreCatalog(Catalog):
         space = layout.space_of(namespace)
 
         async def attempt(documents: Documents) -> list[Removed]:
-            within = await self._up_to_now(documents, "ends", space)
+            within = await self._time.up_to_now(documents, "ends", space)
             found = await documents.query(
                 ENTRIES, within, limit=limit, fields=(*layout.REMOVED_FIELDS, "ends")
             )
-            now_us = self._clock(found.now_us)
+            now_us = self._time.of(found.now_us)
             ended = {
                 str(document.data["key"]): document
                 for document in found.documents.values()
@@ -296,7 +235,7 @@ class FirestoreCatalog(Catalog):
 
         async def attempt(documents: Documents) -> Mapping[str, str]:
             found = await documents.read({ENTRIES: named}, fields=("content_hash", "blob_id"))
-            due_at = self._learn(found.now_us) + lease_us
+            due_at = self._time.of(found.now_us) + lease_us
             held: dict[str, str] = {}
             changes = Changes()
             for name, blob in named.items():
@@ -318,7 +257,7 @@ class FirestoreCatalog(Catalog):
                 await documents.commit(changes)
             except StaleError:
                 # Their names are new, so these are our own, delivered before.
-                await self._check_reserved(documents, space, named.values(), held)
+                await ledger.check_reserved(documents, space, named.values(), held)
             return held
 
         return await self._settled(attempt)
@@ -388,7 +327,7 @@ class FirestoreCatalog(Catalog):
 
     async def forget_blobs(self, namespace: str, blob_ids: Sequence[str]) -> None:
         async def attempt(documents: Documents) -> None:
-            blobs = await self._ledger(documents, namespace, blob_ids)
+            blobs = await ledger.find(documents, namespace, blob_ids)
             changes = Changes()
             for blob in blobs:
                 if blob.data.get("state") == "dead":
@@ -399,62 +338,15 @@ class FirestoreCatalog(Catalog):
         await self._settled(attempt)
 
     async def list_blobs(self, namespace: str, *, after: str = "", limit: int) -> list[LedgerBlob]:
-        documents = await self._documents()
-        space = layout.space_of(namespace)
-        low = space + (after + "\0" if after else "")
-        blobs = await documents.query(
-            BLOBS, Range("place", low, layout.after_all(space)), limit=limit
-        )
-        if not blobs.documents:
-            return []
-        found = list(blobs.documents.values())
-        entries = {layout.entry_name(namespace, str(blob.data["key"])): None for blob in found}
-        named = await documents.read({ENTRIES: entries}, fields=("blob_id",))
-        held = {document.data.get("blob_id") for document in named.documents.values()}
-        return [
-            LedgerBlob(
-                blob.data["blob_id"],
-                blob.data["key"],
-                blob.data["state"],
-                blob.data["byte_size"],
-                blob.data["blob_id"] in held,
-            )
-            for blob in found
-        ]
+        return await ledger.page(await self._documents(), namespace, after, limit)
 
     async def known_blobs(self, namespace: str, blob_ids: Sequence[str]) -> Collection[str]:
         documents = await self._documents()
-        blobs = await self._ledger(documents, namespace, blob_ids)
+        blobs = await ledger.find(documents, namespace, blob_ids)
         return {blob.data["blob_id"] for blob in blobs}
 
     async def stats(self, namespace: str) -> CatalogStats:
-        documents = await self._documents()
-        space = layout.space_of(namespace)
-        everything = Range("place", space, layout.after_all(space))
-        entries = await documents.query(
-            ENTRIES, everything, limit=None, fields=("expires_at", "blob_id", "byte_size", "place")
-        )
-        blobs = await documents.query(
-            BLOBS, everything, limit=None, fields=("state", "byte_size", "place")
-        )
-        now_us = self._clock(entries.now_us)
-        live = [entry for entry in entries.documents.values() if layout.is_live(entry, now_us)]
-        inlined = [entry.data["byte_size"] for entry in live if entry.data["blob_id"] is None]
-        states = [blob.data["state"] for blob in blobs.documents.values()]
-        return CatalogStats(
-            entries=len(live),
-            expired=len(entries.documents) - len(live),
-            inlined=len(inlined),
-            inlined_bytes=sum(inlined),
-            blobs=states.count("live"),
-            blob_bytes=sum(
-                blob.data["byte_size"]
-                for blob in blobs.documents.values()
-                if blob.data["state"] == "live"
-            ),
-            pending_blobs=states.count("pending"),
-            dead_blobs=states.count("dead"),
-        )
+        return await ledger.count(await self._documents(), namespace, self._time)
 
     # What the operations have in common
 
@@ -491,33 +383,12 @@ class FirestoreCatalog(Catalog):
             blob_id = layout.blob_of(document)
             if blob_id is not None:
                 blobs[blob_id] = key
-        dead = await self._retire(documents, changes, space, blobs, now_us)
+        dead = await ledger.retire(documents, changes, space, blobs, now_us)
         await documents.commit(changes)
         return [
             Removed(key, layout.is_live(document, now_us), dead.get(key))
             for key, document in present.items()
         ]
-
-    async def _retire(
-        self,
-        documents: Documents,
-        changes: Changes,
-        space: str,
-        blobs: Mapping[str, str],
-        now_us: int,
-    ) -> dict[str, str]:
-        """Have *blobs* die that the ledger, too, says to be live and of their keys."""
-        if not blobs:
-            return {}
-        named = {layout.blob_name(space, blob_id): blob_id for blob_id in blobs}
-        found = await documents.read({BLOBS: named}, fields=layout.LEDGER_FIELDS)
-        dead: dict[str, str] = {}
-        for name, document in found.documents.items():
-            key = blobs[named[name]]
-            if document.data.get("state") == "live" and document.data.get("key") == key:
-                changes.replace(BLOBS, document, layout.state_data(space, "dead", now_us))
-                dead[key] = named[name]
-        return dead
 
     async def _abandoned(
         self, namespace: str, blob_ids: Sequence[str], grace_us: int
@@ -526,10 +397,10 @@ class FirestoreCatalog(Catalog):
         space = layout.space_of(namespace)
 
         async def attempt(documents: Documents) -> list[Document]:
-            blobs = await self._ledger(documents, namespace, blob_ids)
+            blobs = await ledger.find(documents, namespace, blob_ids)
             pending = [blob for blob in blobs if blob.data.get("state") == "pending"]
             if pending:
-                due_at = await self._server_now(documents) + grace_us
+                due_at = await self._time.now(documents) + grace_us
                 changes = Changes()
                 for blob in pending:
                     changes.replace(BLOBS, blob, layout.state_data(space, "dead", due_at))
@@ -538,55 +409,15 @@ class FirestoreCatalog(Catalog):
 
         return await self._settled(attempt)
 
-    async def _ledger(
-        self, documents: Documents, namespace: str, blob_ids: Iterable[str]
-    ) -> list[Document]:
-        space = layout.space_of(namespace)
-        names = [layout.blob_name(space, blob_id) for blob_id in blob_ids]
-        if not names:
-            return []
-        found = await documents.read({BLOBS: names})
-        self._learn(found.now_us)
-        return list(found.documents.values())
-
     async def _due(
         self, documents: Documents, space: str, limit: int
     ) -> tuple[list[Document], int]:
-        within = await self._up_to_now(documents, "due", space)
+        within = await self._time.up_to_now(documents, "due", space)
         found = await documents.query(BLOBS, within, limit=limit)
         if not found.documents:
-            return [], await self._server_now(documents)
-        now_us = self._clock(found.now_us)
+            return [], await self._time.now(documents)
+        now_us = self._time.of(found.now_us)
         return [blob for blob in found.documents.values() if blob.data["due_at"] <= now_us], now_us
-
-    async def _check_reserved(
-        self,
-        documents: Documents,
-        space: str,
-        blobs: Iterable[Reservation],
-        held: Mapping[str, str],
-    ) -> None:
-        names = [layout.blob_name(space, blob.blob_id) for blob in blobs if blob.key not in held]
-        found = await documents.read({BLOBS: names}, fields=("state",))
-        if len(found.documents) != len(names):
-            raise StoreError(f"{NAME}: some names were reserved before", store=NAME)
-
-    async def _up_to_now(self, documents: Documents, field: str, space: str) -> Range:
-        now_us = await self._server_now(documents)
-        return Range(field, layout.first_of(space), layout.instant(space, now_us + AHEAD_US))
-
-    async def _server_now(self, documents: Documents) -> int:
-        """The catalog's now: asked for once, and reckoned from then on."""
-        if self._known_now is None:
-            found = await documents.read({ENTRIES: ["now"]}, fields=("key",))
-            return self._learn(found.now_us)
-        server_us, heard_at = self._known_now
-        return self._clock(server_us + round((time.monotonic() - heard_at) * 1e6))
-
-    def _learn(self, server_us: int) -> int:
-        """The catalog's now, for what a reply said of the server's."""
-        self._known_now = server_us, time.monotonic()
-        return self._clock(server_us)
 
     async def _documents(self) -> Documents:
         if self._closed:
@@ -601,28 +432,5 @@ class FirestoreCatalog(Catalog):
         return Documents(client, self._prefix, self._usage)
 
 
-def _state(document: Document | None) -> object:
-    return None if document is None else document.data.get("state")
-
-
 def _due_blob(document: Document) -> DueBlob:
     return DueBlob(document.data["blob_id"], document.data["byte_size"])
-
-
-def _check_version(key: str, expected: int | None, live: Document | None) -> None:
-    found = None if live is None else live.version
-    if expected is not None and expected != (found or 0):
-        raise ConflictError.between(key, expected, found)
-
-
-def _renewed(write: Write, seen: Document | None) -> str:
-    """The blob that stays under a key whose metadata and expiry are renewed."""
-    blob_id = None if seen is None else layout.blob_of(seen)
-    if blob_id is None or seen is None or seen.data.get("content_hash") != write.content_hash:
-        raise FencedError(f"{NAME}: the value to renew changed", store=NAME)
-    return blob_id
-
-
-def _created_at(live: Document | None, now_us: int) -> int:
-    made_at = None if live is None else live.data.get("created_at")
-    return made_at if isinstance(made_at, int) and 0 <= made_at <= now_us else now_us

@@ -31,7 +31,3 @@ def indexes(collection_prefix: str = "") -> str:
         for field in fields
     ]
     return json.dumps({"indexes": [], "fieldOverrides": overrides}, indent=2)
-
-
-if __name__ == "__main__":
-    print(indexes())

@@ -13,6 +13,10 @@ from typing import Any, NamedTuple
 from ...entry import FIRST_US, is_blob_id
 from ...protocols import Row, Write
 
+ENTRIES = "ltm_entries"
+BLOBS = "ltm_blobs"
+DELETIONS = "ltm_deletions"
+
 Data = Mapping[str, Any]
 
 

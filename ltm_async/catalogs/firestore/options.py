@@ -9,17 +9,15 @@ from ...errors import ConfigError
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
 _DATABASE = re.compile(r"\(default\)|[a-z][a-z0-9-]{2,61}[a-z0-9]")
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{0,100}")
-
-
 TRANSPORTS = ("official", "light")
 
 
 def check_options(
-    project: object,
-    database: object,
-    collection_prefix: object,
-    batch_bytes: object,
-    transport: object,
+    project: object = None,
+    database: object = None,
+    collection_prefix: object = "",
+    batch_bytes: object = 1 << 20,
+    transport: object = TRANSPORTS[0],
 ) -> None:
     """Refuse what no project, database or collection is called, or what no commit can hold."""
     for name, value, form in (
