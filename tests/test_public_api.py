@@ -141,6 +141,11 @@ def test_a_star_import_gives_the_public_names() -> None:
             "google.cloud.firestore_v1",
             "FirestoreCatalog needs google.cloud.firestore_v1: pip install 'ltm-async[firestore]'",
         ),
+        (
+            "firestore://my-project?transport=light",
+            "grpc.aio",
+            "FirestoreCatalog needs grpc.aio: pip install 'ltm-async[firestore]'",
+        ),
     ],
 )
 def test_a_missing_driver_is_named_with_its_extra_by_the_first_call(

@@ -68,13 +68,11 @@ async def connect(key: ClientKey) -> Client:
 
 
 def _make(key: ClientKey, loop: asyncio.AbstractEventLoop) -> Any:
-    try:
-        transport = importlib.import_module(f".{key.transport}", __package__)
-    except ModuleNotFoundError as exc:
-        raise MissingDriverError.of(exc, needed_by="FirestoreCatalog", extra="firestore") from exc
     asyncio.set_event_loop(loop)  # a channel belongs to the loop of the thread that makes it
     try:
-        return transport.connect(key)
+        return importlib.import_module(f".{key.transport}", __package__).connect(key)
+    except ModuleNotFoundError as exc:
+        raise MissingDriverError.of(exc, needed_by="FirestoreCatalog", extra="firestore") from exc
     finally:
         asyncio.set_event_loop(None)
 
