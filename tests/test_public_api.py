@@ -146,8 +146,8 @@ def test_a_star_import_gives_the_public_names() -> None:
         ),
         (
             "firestore://my-project?transport=light",
-            "grpc",
-            "FirestoreCatalog needs grpc: pip install 'ltm-async[firestore]'",
+            "grpc.aio",
+            "FirestoreCatalog needs grpc.aio: pip install 'ltm-async[firestore]'",
         ),
     ],
 )

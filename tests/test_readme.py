@@ -131,13 +131,13 @@ def test_make_help_lists_every_target() -> None:
 
 
 def test_every_extra_is_in_the_table_and_every_name_there_is_one() -> None:
-    table = section("Install").split("| extra | for |")[1]
+    table = section("Install").split("| extra | brings |")[1]
     first_cells = "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))
     assert set(re.findall(r"`(\w+)`", first_cells)) == set(PROJECT["optional-dependencies"])
 
 
 def test_the_adapters_named_are_those_there_are() -> None:
-    table = section("Install").split("These extras are declared")[0]
+    table = section("Install").split("| extra | brings |")[0]
     assert set(re.findall(r"`(\w+)` \|$", table, re.MULTILINE)) == set(registry.ADAPTERS)
     for cell in re.findall(r"^\| catalog.*?\| (.*?) \|", table, re.MULTILINE):
         for url in re.findall(r"`(.*?)`", cell):
