@@ -166,3 +166,17 @@ async def test_a_cold_start_takes_one_connection_and_two_round_trips_more(
     assert proxy.connections == 2
     await catalog.aclose()
     await bare.close()
+
+
+async def test_a_batch_in_any_order_writes_each_value_under_its_key(database: Database) -> None:
+    """Its rows are locked in another order than they are written in."""
+    keys = ["b", "é", "a", "Z", "c"]
+    for turn in range(2):
+        values = [f'"{key} {turn}"' for key in keys]
+        database.rows(
+            "SELECT FROM {}ltm_commit('', $1, $2, $3, $4, $3, NULL, $5, NULL, NULL, NULL)",
+            f"w{turn}", keys, values, [turn] * 5, ["{}"] * 5,
+        )  # fmt: skip
+        assert dict(database.rows("SELECT key, inlined_value FROM {}ltm_entries")) == dict(
+            zip(keys, values, strict=True)
+        )

@@ -76,7 +76,8 @@ LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 $$;
 
--- What is acknowledged is on disk, also where the server's default would not wait for that.
+-- What is acknowledged is on disk, also where the server's default would not wait for that. As an
+-- expression of a declaration it costs a fourth of what it does as a statement.
 CREATE OR REPLACE FUNCTION @schema@.ltm_durably() RETURNS text
 LANGUAGE sql VOLATILE AS $$
     SELECT CASE current_setting('synchronous_commit')

@@ -358,6 +358,12 @@ class CatalogContract:
                 await self._track(catalog, small("beside", "1"), large(key, None))
         assert await self.raw_rows(catalog, SPACE) == {"changed": "1"}
 
+    async def test_a_blob_of_other_content_cannot_be_renewed(self, catalog: Catalog) -> None:
+        blob_id = await self._store_large(catalog, "k", content_hash="sha256:" + "0" * 64)
+        with pytest.raises(FencedError):
+            await self._track(catalog, large("k", None))
+        assert (await self._row(catalog, "k")).blob_id == blob_id
+
     async def test_a_replaced_blob_dies_with_the_commit(self, catalog: Catalog) -> None:
         first = await self._store_large(catalog, "k")
         beside = await self._store_large(catalog, "beside")
