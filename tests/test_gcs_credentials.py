@@ -486,6 +486,19 @@ async def test_a_token_that_is_not_given_has_its_class_and_is_asked_for_once(
         check_untold(shown(result))
 
 
+async def test_credentials_follow_no_redirect(
+    blobs: GCSBlobStore, way: HttpProxy, http_proxy: Callable[[int], HttpProxy]
+) -> None:
+    elsewhere = http_proxy(way.port)
+    for status in (302, 307, 308):
+        way.plan = lambda number, asked, status=status: Answer(
+            status=status, headers={"Location": f"{elsewhere.endpoint_url}/token"}
+        )
+        with pytest.raises(AccessDeniedError, match=f"no access token: status {status}"):
+            await blobs.put(new_path(), b"x")
+    assert elsewhere.asked == []
+
+
 async def test_a_refusal_that_quotes_what_was_sent_is_not_quoted(
     gcs_server: GcsServer,
     tokens: TokenServer,

@@ -8,7 +8,7 @@ import aiohttp
 from gcloud.aio.storage import Storage
 
 from .checksums import best_checksum
-from .credentials import FixedToken, Tokens
+from .credentials import FixedToken, Tokens, stay
 from .options import Options
 from .requests import Requests
 from .sending import Sender
@@ -30,7 +30,7 @@ class Client:
         if credentials is None:
             self._tokens = FixedToken(options.token)
         else:
-            self._tokens = Tokens(credentials, self._session())
+            self._tokens = Tokens(credentials, self._session(stay))
         self._storage_session = self._session(Sender(self._tokens).send)
         # With an api_root it sends no token of its own; without a token it would read files.
         storage = Storage(
@@ -51,10 +51,10 @@ class Client:
         finally:
             await self._connector.close()
 
-    def _session(self, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
+    def _session(self, middleware: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=self._connector,
             connector_owner=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            middlewares=middlewares,
+            middlewares=[middleware],
         )

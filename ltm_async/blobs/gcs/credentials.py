@@ -48,6 +48,17 @@ def read_credentials(options: Options) -> Token:
     raise ConfigError("service_file is no file of credentials")
 
 
+async def stay(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """A middleware of aiohttp that follows no redirect: it would take the credentials along."""
+    reply = await handler(request)
+    if 300 <= reply.status < 400:
+        reply.close()
+        raise aiohttp.ClientResponseError(reply.request_info, (), status=reply.status)
+    return reply
+
+
 class FixedToken:
     """A token as it was given, or none."""
 
