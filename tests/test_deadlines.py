@@ -74,11 +74,11 @@ async def test_every_call_ends_within_a_second_of_its_deadline(
 async def test_what_ran_out_of_time_is_whole_or_absent(
     pair: str, step: int, tmp_path: pathlib.Path
 ) -> None:
-    rig = hanging_rig(pair, tmp_path)
+    rig = make_rig(pair, tmp_path, Hangs())
     await rig.ltm.store("k", LARGE)
     rig.faults.at = len(rig.faults.steps) + step
     with pytest.raises(DeadlineError):
-        await rig.ltm.store("k", LARGE + "new")
+        await rig.ltm.store("k", LARGE + "new", timeout=0.3)
     rig.faults.at = None
     assert (await rig.ltm.retrieve("k")).value == LARGE
     rig.clock.advance(3_600)
