@@ -17,7 +17,8 @@ T = TypeVar("T")
 
 FAILURES_TO_OPEN = 5
 COOL_DOWN_S = 0.5
-COOL_DOWN_CAP_S = 4.0
+COOL_DOWN_CAP_S = 2.0
+"""Healthy within five seconds, even when a probe has just missed the end of an outage."""
 RETRY_TOKENS = 100.0
 TOKENS_PER_SUCCESS = 0.1
 
@@ -27,7 +28,7 @@ _DOWN = (UnavailableError, OutcomeUnknownError)
 class Breaker:
     """Refuses calls to a store after five calls in a row have failed, with all their retries.
 
-    After a cool-down of 0.5 s, doubling to 4 s, one call is let through as a probe: its success
+    After a cool-down of 0.5 s, doubling to 2 s, one call is let through as a probe: its success
     closes the breaker, its failure starts the next cool-down.
     """
 

@@ -362,15 +362,15 @@ class TestBreaker:
         self.breaker.succeeded()
         assert not self.refuses()
 
-    def test_a_failed_probe_doubles_the_wait_up_to_four_seconds(self) -> None:
+    def test_a_failed_probe_doubles_the_wait_up_to_two_seconds(self) -> None:
         self.fail(FAILURES_TO_OPEN)
-        for wait_s in (0.5, 1.0, 2.0, 4.0, 4.0):
+        for wait_s in (0.5, 1.0, 2.0, 2.0):
             self.now += wait_s - 0.01
             assert self.refuses()
             self.now += 0.01
             assert not self.refuses()
             self.breaker.failed()
-        self.now += 4.0
+        self.now += 2.0
         assert not self.refuses()
         self.breaker.succeeded()
         self.fail(FAILURES_TO_OPEN)
