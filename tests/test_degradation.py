@@ -214,7 +214,11 @@ async def test_an_outage_is_warned_of_once(rig: Rig, caplog: pytest.LogCaptureFi
     for _ in range(20):
         await rig.ltm.store("k", "canary-value")
         await rig.ltm.retrieve_batch(["k"])
-    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    warnings = [  # asyncio's own, of a slow machine, are not meant
+        record
+        for record in caplog.records
+        if record.levelno == logging.WARNING and record.name.startswith("ltm_async")
+    ]
     assert len(warnings) == 1
     assert "canary-value" not in caplog.text
 
