@@ -35,7 +35,7 @@ def register_actions(
     - ``cache.wrap(state, action, args, …)``: :meth:`Cache.wrap` of the action that *registry* has
       under that name, by then; it is called with the state and *args*, of which only *args* count
       for the key. What it raises is raised.
-    - ``cache.get(state, key)`` and ``cache.invalidate(state, key | pattern)``.
+    - ``cache.get(state, key)`` and ``cache.invalidate(state, key | pattern | metadata_filter)``.
     - ``storage.hash(state, path)``: ``hash`` (``sha256:…``) and ``byte_size`` of a file or object.
     - ``ltm.store(state, key, value, metadata, ttl)``, ``ltm.retrieve(state, key, default)``,
       ``ltm.delete(state, key)``: the backend's own methods.
@@ -97,8 +97,10 @@ def _cache_invalidate(cache: Cache) -> Action:
         state: Any,  # noqa: ARG001
         key: str | None = None,
         pattern: str | None = None,
+        metadata_filter: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        return (await cache.invalidate(key, pattern=pattern)).to_dict()
+        done = await cache.invalidate(key, pattern=pattern, metadata_filter=metadata_filter)
+        return done.to_dict()
 
     return cache_invalidate
 

@@ -7,8 +7,8 @@ import contextlib
 import inspect
 import logging
 import random
-import time
 from collections.abc import AsyncIterator
+from time import monotonic
 from typing import Any
 
 from ..backend import LTMBackend
@@ -52,7 +52,7 @@ class Answering:
 
     def warn(self, exc: Exception) -> None:
         """The memory failed, and the call goes on; told at most once a minute."""
-        now = time.monotonic()
+        now = monotonic()
         if now - self._warned_at >= WARN_EVERY_S:
             self._warned_at = now
             logger.warning("going on without the cache: %s: %s", type(exc).__name__, exc)
@@ -120,7 +120,7 @@ class Answering:
 
     async def _ran(self, call: Call, last: Found | None, flight: Flight[Outcome] | None) -> Outcome:
         """What the action gives, kept; where it fails, *last* if that may still be served."""
-        began = time.monotonic()
+        began = monotonic()
         try:
             value = await call.run()
         except Exception as exc:
@@ -128,10 +128,10 @@ class Answering:
                 logger.warning("serving what is stale: the action failed: %s", type(exc).__name__)
                 return Outcome.of(last)
             if call.policy.error_ttl is not None:
-                took_s = time.monotonic() - began
+                took_s = monotonic() - began
                 await self._keep(call, None, took_s, call.policy.error_ttl, flight, failure_of(exc))
             raise
-        took_s = time.monotonic() - began
+        took_s = monotonic() - began
         life_s = call.policy.life_s(random.random())
         if is_failure(value):
             if last is not None and serves_on_error(last, call.policy):
@@ -181,11 +181,11 @@ class Answering:
             found = await self._recall(call)
             if found is not None and found.usable and found.hit.version != seen.hit.version:
                 return Outcome.of(found)
-            began = time.monotonic()
+            began = monotonic()
             value = await call.run()
             if is_failure(value):
                 return None
-            took_s, life_s = time.monotonic() - began, call.policy.life_s(random.random())
+            took_s, life_s = monotonic() - began, call.policy.life_s(random.random())
             return Outcome(value, await self._keep(call, value, took_s, life_s, flight))
 
     async def _recall(self, call: Call) -> Found | None:

@@ -17,7 +17,7 @@ from .answering import Answering
 from .entries import CREATED_AT, CacheEntry, InvalidateResult, check_user_metadata
 from .flights import flights_of
 from .functions import bound_arguments, is_async, name_of, perform
-from .invalidating import invalidate_all, literal_prefix, matcher
+from .invalidating import OURS, invalidate_all, literal_prefix, matcher
 from .keys import MAX_PREFIX_BYTES, KeyRule, KeyStrategy, rule_of
 from .outcomes import Answer, Call
 from .policy import Policy, PolicyOptions, policy_of, with_ttl
@@ -187,7 +187,10 @@ class Cache:
                 ignore=ignore,
                 code_version=code_version,
             )
-            signature = inspect.signature(function)
+            try:
+                signature = inspect.signature(function)
+            except ValueError as exc:
+                raise ConfigError("a function that is cached needs a signature") from exc
 
             async def answer(policy: Policy, args: Any, kwargs: Any) -> Any:
                 arguments = bound_arguments(signature, args, kwargs)
@@ -241,15 +244,20 @@ class Cache:
         key: str | None = None,
         *,
         pattern: str | None = None,
+        metadata_filter: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> InvalidateResult:
-        """Delete the entry under *key*, or what a cache wrote under keys like *pattern*.
+        """Delete the entry under *key*, or the results of any cache that one of the others selects.
 
-        In *pattern* ``*`` is any text and ``?`` any one character. The entries below its literal
-        beginning are listed and those that match deleted, up to 1,000 at a time; what is written
-        meanwhile may stay. A result that is being made in this loop for *key* is not kept.
+        With *pattern* or *metadata_filter* entries are listed, a thousand at a time, and those of
+        a cache that match are deleted; what is written meanwhile may stay. A result that is being
+        made in this loop for *key* is not kept.
 
         Args:
+            pattern: Of keys; ``*`` is any text, ``?`` any one character. Only entries below its
+                literal beginning are looked at.
+            metadata_filter: As :mod:`ltm_async.filters` describes, such as
+                ``{"_cache_action": "app.find"}`` or a condition on metadata of your own.
             timeout: For each request.
 
         Raises:
@@ -257,17 +265,23 @@ class Cache:
             StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
         """
         ltm = self._answering.ltm
-        if (key is None) == (pattern is None):
-            raise InvalidEntryError("invalidate needs either key or pattern")
+        if [key, pattern, metadata_filter].count(None) != 2:
+            raise InvalidEntryError("invalidate needs one of key, pattern and metadata_filter")
         if key is not None:
             check_key(key)
             flights_of(ltm).leave_behind(key)
             gone = await ltm.delete(key, timeout=timeout)
             return InvalidateResult(deleted=int(gone.deleted), exception=gone.exception)
-        assert pattern is not None  # noqa: S101  # for type checkers
-        matches = matcher(pattern)
+        if metadata_filter == {}:
+            raise InvalidEntryError("metadata_filter is empty; pattern='*' selects everything")
+        wanted = "*" if pattern is None else pattern
+        matches = matcher(wanted)
         return await invalidate_all(
-            ltm, literal_prefix(pattern), lambda info: matches(info.key), timeout
+            ltm,
+            prefix=literal_prefix(wanted),
+            matches=matches,
+            metadata_filter=OURS if metadata_filter is None else {"$and": [metadata_filter, OURS]},
+            timeout=timeout,
         )
 
     def _rule(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from ..backend import MAX_LIST, LTMBackend
+from ..backend import LTMBackend
 from ..entry import check_text
 from ..errors import InvalidEntryError
-from ..results import EntryInfo, Failure
+from ..results import Failure
 from .entries import ACTION, InvalidateResult
 
 MAX_PATTERN_BYTES = 1024
+PAGE = 1000
+OURS: Mapping[str, Any] = {ACTION: {"$exists": True}}
+"""A filter that holds for what a cache wrote, and for nothing else in the memory."""
 
 
 def literal_prefix(pattern: str) -> str:
@@ -52,20 +56,24 @@ def matcher(pattern: str) -> Callable[[str], bool]:
 
 async def invalidate_all(
     ltm: LTMBackend,
+    *,
     prefix: str,
-    wanted: Callable[[EntryInfo], bool],
+    matches: Callable[[str], bool],
+    metadata_filter: Mapping[str, Any],
     timeout: float | None,
 ) -> InvalidateResult:
-    """Delete the entries of any cache below *prefix* that are *wanted*, a page at a time."""
+    """Delete the entries below *prefix* whose key *matches*, as the filter does; by the page."""
     deleted = 0
     errors: dict[str, Failure] = {}
     cursor: str | None = None
     while True:
-        page = await ltm.list_entries(prefix, cursor=cursor, limit=MAX_LIST, timeout=timeout)
+        page = await ltm.list_entries(
+            prefix, metadata_filter=metadata_filter, cursor=cursor, limit=PAGE, timeout=timeout
+        )
         errors |= page.errors
         if page.exception is not None:
             return InvalidateResult(deleted=deleted, errors=errors, exception=page.exception)
-        keys = [info.key for info in page.entries if ACTION in info.metadata and wanted(info)]
+        keys = [info.key for info in page.entries if matches(info.key)]
         if keys:
             done = await ltm.delete_batch(keys, timeout=timeout)
             deleted += done.deleted
