@@ -22,6 +22,7 @@ NAMES = {
     "ltm.store",
     "ltm.retrieve",
     "ltm.delete",
+    "ltm.search",
 }
 STATE = {"user": "anna"}
 Registry = dict[str, Callable[..., Any]]
@@ -38,7 +39,7 @@ def no_blocking_calls() -> Iterator[None]:
 
 @pytest.fixture
 def ltm(tmp_path: pathlib.Path) -> LTMBackend:
-    return LTMBackend(f"sqlite:///{tmp_path}/ltm.db", tmp_path / "blobs")
+    return LTMBackend(f"sqlite:///{tmp_path}/ltm.db", tmp_path / "blobs", index_text=True)
 
 
 @pytest.fixture
@@ -140,6 +141,15 @@ async def test_the_memory_s_own_actions(registry: Registry) -> None:
     assert (gone["success"], gone["found"], gone["value"]) == (True, False, 5)
 
 
+async def test_the_memory_is_searched(registry: Registry) -> None:
+    for key, text in (("a", "green tea"), ("b", "black tea"), ("c", "coffee")):
+        await registry["ltm.store"](STATE, key, {"text": text}, metadata={"kind": key})
+    found = await registry["ltm.search"](STATE, query="tea", limit=1)
+    assert (found["success"], found["total"], len(found["results"])) == (True, 2, 1)
+    found = await registry["ltm.search"](STATE, "tea", metadata_filter={"kind": "b"})
+    assert [hit["key"] for hit in found["results"]] == ["b"]
+
+
 async def test_a_file_is_hashed(registry: Registry, tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_bytes(b"tea")
     assert await registry["storage.hash"](STATE, path=str(tmp_path / "file")) == {
@@ -157,6 +167,7 @@ async def test_a_file_is_hashed(registry: Registry, tmp_path: pathlib.Path) -> N
         ("ltm.store", {"key": "k", "value": {1}}, "InvalidEntryError"),
         ("ltm.retrieve", {"key": "a\0b"}, "InvalidEntryError"),
         ("ltm.delete", {"key": 5}, "InvalidEntryError"),
+        ("ltm.search", {"query": ""}, "InvalidEntryError"),
         ("cache.get", {"key": ""}, "InvalidEntryError"),
         ("cache.invalidate", {}, "InvalidEntryError"),
         ("storage.hash", {"path": "/nothing/here"}, "InvalidEntryError"),
