@@ -271,6 +271,20 @@ async def test_a_result_that_was_invalidated_while_it_was_made_is_not_kept(
     assert (await caching.cache.wrap(action.run, key="k"))["run"] == 2
 
 
+async def test_what_was_made_after_an_invalidation_is_not_replaced_by_what_was_made_before(
+    caching: CacheRig,
+) -> None:
+    before, after = Action(lambda run: "before"), Action(lambda run: "after")
+    before.hold()
+    old = asyncio.create_task(caching.cache.wrap(before.run, key="k", lease=None))
+    await before.begun.wait()
+    await caching.cache.invalidate("k")
+    await caching.cache.wrap(after.run, key="k", lease=None)
+    before.let_go()
+    assert (await old)["result"] == "before"
+    assert (await caching.rig.ltm.retrieve("k")).value == "after"
+
+
 async def test_an_invalidation_during_the_store_removes_what_was_stored(
     caching: CacheRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -287,6 +287,16 @@ async def test_a_cleanup_is_deferred_too(caching: CacheRig) -> None:
     assert "catalog.expire_entries" in caching.steps
 
 
+async def test_a_defer_that_fails_does_not_lose_the_answer(
+    caching: CacheRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    def closed(work: Work) -> None:
+        raise RuntimeError("the response has been sent")
+
+    assert await wrap(caching, Action(), defer=closed, cleanup_probability=1) == (1, False)
+    assert "what defer was given is not done" in caplog.text
+
+
 async def test_deferred_work_does_not_raise_when_the_memory_is_gone(caching: CacheRig) -> None:
     place, action = Place(), Action()
     await wrap(caching, action, defer=place.add, **STALE)

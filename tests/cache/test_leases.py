@@ -147,6 +147,19 @@ async def test_who_waits_is_given_what_the_holder_makes(on_every_pair: CacheRig)
     assert action.runs == 1
 
 
+async def test_who_waits_does_not_wait_for_the_lease_s_end_once_there_is_a_result(
+    caching: CacheRig,
+) -> None:
+    assert await Lease.take(caching.rig.ltm, KEY, 600, timeout=None)
+    action = Action()
+    call = asyncio.create_task(caching.cache.wrap(action.run, key=KEY, lease_wait=20))
+    looks = caching.steps.count("catalog.get_entries_batch")
+    await wait_for(lambda: caching.steps.count("catalog.get_entries_batch") > looks + 1)
+    await caching.rig.ltm.store(KEY, {"run": "theirs"})
+    told = await call
+    assert (told["run"], told["_cache_hit"], action.runs) == ("theirs", True, 0)
+
+
 async def test_who_waits_runs_it_when_the_holder_failed(caching: CacheRig) -> None:
     action = Action()
     action.hold()
