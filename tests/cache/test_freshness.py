@@ -263,7 +263,7 @@ async def test_an_early_refresh_is_likelier_near_the_end_and_for_a_long_run(
 async def test_a_clock_that_is_behind_makes_nothing_stale(caching: CacheRig) -> None:
     action = Action()
     await wrap(caching, action, **STALE)
-    caching.rig.clock.advance(-5)
+    caching.rig.clock.advance(-2 * FRESH)
     assert await wrap(caching, action, **STALE) == (1, True)
 
 
