@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ...entry import decode
-from ...errors import CorruptError
-from ...filters import Filter
+from ...filters import Filter, may_match
 from ...protocols import MAX_COUNTED, Found, Matches
 from ...text import Query, Term, mark_of, matches, occurrences, scores, text_in
 from . import layout
@@ -91,16 +89,8 @@ async def search(
         for name, document in seen.items()
         if matches(query, texts[name])
         and layout.is_live(document, now_us)
-        and _accepts(wanted, document)
+        and may_match(wanted, str(document.data.get("metadata")))
     ]
     ranks = scores(query, [text for _, text in matching], entries=entries, having=having)
     best = sorted(zip(ranks, matching, strict=True), key=lambda ranked: -ranked[0])[:limit]
     return Matches([match for _, match in best], len(matching), entries, having)
-
-
-def _accepts(wanted: Filter | None, document: Document) -> bool:
-    """Whether it is what a filter asks for; what is damaged is for the caller to see."""
-    try:
-        return wanted is None or wanted.matches(decode(str(document.data.get("metadata"))))
-    except (CorruptError, AttributeError):
-        return True
