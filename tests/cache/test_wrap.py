@@ -116,6 +116,28 @@ async def test_what_somebody_else_stored_under_the_key_is_a_hit(caching: CacheRi
     assert datetime.fromisoformat(told["_cache_created_at"]).utcoffset() == timedelta(0)
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"_cache_took_s": 10**400},
+        {"_cache_took_s": "long"},
+        {"_cache_took_s": -1e308},
+        {"_cache_created_at": 5},
+        {"_cache_failure": 5},
+        {"_cache_action": ["x"]},
+    ],
+    ids=str,
+)
+async def test_metadata_that_no_cache_wrote_fails_nothing(
+    caching: CacheRig, forged: dict[str, Any]
+) -> None:
+    await caching.rig.ltm.store("k", {"run": 0}, metadata=forged)
+    told = await wrap(caching, Action(), key="k", early_refresh=100, ttl_seconds=60)
+    assert datetime.fromisoformat(told["_cache_created_at"]).utcoffset() == timedelta(0)
+    entry = await caching.cache.get("k")
+    assert (entry.action, entry.failure) in {(None, None), ("tests.cache.rigs.Action.run", None)}
+
+
 # Plain functions
 
 
