@@ -36,7 +36,8 @@ async def take_turn(
     """
     loop = asyncio.get_running_loop()
     remaining = remaining_s()
-    wait_s = policy.lease_wait if remaining is None else min(policy.lease_wait, remaining)
+    # Of a deadline half is left for the action.
+    wait_s = policy.lease_wait if remaining is None else min(policy.lease_wait, remaining / 2)
     give_up_at = loop.time() + wait_s
     pauses = 0
     while True:

@@ -173,7 +173,7 @@ async def test_a_refresh_that_hangs_ends_with_its_timeout(
     caching: CacheRig, deferred: bool
 ) -> None:
     place, action = Place(), Action()
-    options = {**STALE, "refresh_timeout": 0.05, "defer": place.add if deferred else None}
+    options = {**STALE, "refresh_timeout": 0.5, "defer": place.add if deferred else None}
     await wrap(caching, action, **options)
     caching.advance(FRESH)
     action.hold()

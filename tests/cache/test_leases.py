@@ -183,7 +183,7 @@ async def test_a_wait_is_bounded_and_the_action_then_run_without_a_lease(
     if bound == "lease_wait":
         told = await caching.cache.wrap(action.run, key=KEY, lease_wait=0.01)
     else:
-        async with Deadline(1):
+        async with Deadline(2):
             told = await caching.cache.wrap(action.run, key=KEY)
     assert (told["_cache_hit"], action.runs) == (False, 1)
     assert (await caching.cache.wrap(action.run, key=KEY))["_cache_hit"]
