@@ -69,7 +69,9 @@ class Azurite(Server):
         names: list[str] = []
         marker = ""
         while True:
-            query = {"restype": "container", "comp": "list"} | ({"marker": marker} if marker else {})
+            query = {"restype": "container", "comp": "list"} | (
+                {"marker": marker} if marker else {}
+            )
             status, body = self._ask("GET", f"/{container}", query)
             assert status == 200, body
             text = body.decode()
@@ -79,15 +81,21 @@ class Azurite(Server):
                 return names
             marker = found[1]
 
-    def new_sas_token(self, permissions: str = "rcdl") -> str:
-        """A shared access signature for all containers, of read, create, delete and list."""
+    def new_sas_token(self, container: str, permissions: str = "rwdl") -> str:
+        """A shared access signature for a container, to read, write, delete and list:
+        https://learn.microsoft.com/rest/api/storageservices/create-service-sas."""
         expiry = (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        fields = [ACCOUNT, permissions, "b", "co", "", expiry, "", "https,http", VERSION, ""]
-        signature = _signed("\n".join(fields) + "\n")
-        return urllib.parse.urlencode(
-            {"sv": VERSION, "ss": "b", "srt": "co", "sp": permissions, "se": expiry}
-            | {"spr": "https,http", "sig": signature}
-        )
+        place = f"/blob/{ACCOUNT}/{container}"
+        fields = [permissions, "", expiry, place, "", "", "https,http", VERSION, "c", *[""] * 7]
+        query = {"sv": VERSION, "sr": "c", "sp": permissions, "se": expiry, "spr": "https,http"}
+        return urllib.parse.urlencode(query | {"sig": _signed("\n".join(fields))})
+
+    def lease(self, container: str, name: str) -> None:
+        """Keep a blob from being deleted."""
+        headers = {"x-ms-lease-action": "acquire", "x-ms-lease-duration": "-1"}
+        path = f"/{container}/{urllib.parse.quote(name)}"
+        status, body = self._ask("PUT", path, {"comp": "lease"}, b"", headers)
+        assert status == 201, body
 
     def _ask(
         self,

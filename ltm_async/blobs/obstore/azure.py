@@ -17,7 +17,7 @@ class AzureBlobStore(BlobStore):
     It uses obstore, which takes 10 ms to import and serves any event loop. The stores of a process
     that have the same container and options share their connections, from loop to loop. Nothing is
     opened, and the driver is not imported, before the first call. A request is sent once, never
-    again by the driver; where a server redirects it, it is followed without the credentials.
+    again by the driver. Redirects it follows, without an account key, but telling a *sas_token*.
 
     A put is one request of any size, refused where there is an object already. Deleting takes a
     request for each 256 objects. A scan also asks the server for its time, without credentials.
@@ -32,7 +32,7 @@ class AzureBlobStore(BlobStore):
         account_key: Or *sas_token*; without both, credentials are those of the environment that
             Azure's tools read too: an account key, a shared access signature, a client secret,
             workload identity, ``AZURE_USE_AZURE_CLI=true``, or the machine's managed identity.
-        sas_token: A shared access signature, which must allow to read, create, delete and list.
+        sas_token: A shared access signature, which must allow to read, write, delete and list.
         connection_string: Has all of these; None is ``AZURE_STORAGE_CONNECTION_STRING`` where none
             of them is given.
         endpoint_url: ``https://host:port`` of another server than the account's, such as Azurite

@@ -22,7 +22,8 @@ _STRUCTURES = "\n\nDebug source:\n"
 _STATUS = re.compile(r'^ *(?:status: (\d{3})|code: "(\d{3})"),$', re.MULTILINE)
 _KIND = re.compile(r"^ *kind: (Connect|Request|Timeout|Interrupted|Decode|Unknown),$", re.MULTILINE)
 _CODE = re.compile(
-    r'^ *"[^\n]*<Code>([A-Za-z]{1,60})</Code>|^ *code: "([A-Za-z]{1,60})"', re.MULTILINE
+    r'^ *(?:"[^\n]*<Code>([A-Za-z][A-Za-z0-9]{0,59})</Code>|code: "([A-Za-z][A-Za-z0-9]{0,59})")',
+    re.MULTILINE,
 )
 _REFUSED_KEY = re.compile(r"^ *source: DeleteFailed \{$", re.MULTILINE)
 _NO_BLOB = re.compile(r'^ *reason: "The specified blob does not exist', re.MULTILINE)

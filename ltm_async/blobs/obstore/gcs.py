@@ -17,7 +17,7 @@ class ObstoreGCSBlobStore(BlobStore):
     It uses obstore, which takes 10 ms to import and serves any event loop. The stores of a process
     that have the same bucket and options share their connections, from loop to loop. Nothing is
     opened, and the driver is not imported, before the first call. A request is sent once, never
-    again by the driver; where a server redirects it, it is followed without the credentials.
+    again by the driver. Redirects it follows, without the credentials.
 
     A put is one request of any size, refused where there is an object already. Deleting takes a
     request for each object. A scan also asks the server for its time, without credentials. What a

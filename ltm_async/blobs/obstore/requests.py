@@ -102,7 +102,11 @@ class Requests:
         most = MOST_DELETED_AT_ONCE[self._cloud]
 
         async def delete(some: Sequence[str]) -> None:
-            failure = await self._delete(some)
+            try:
+                failure = await self._delete(some)
+            except StoreError as exc:
+                failed.update(dict.fromkeys(some, exc))
+                return
             if failure is None or (len(some) == 1 and failure.is_absence):
                 return
             if len(some) > 1 and failure.is_of_one_key:
