@@ -82,8 +82,9 @@ class ObstoreGCSBlobStore(BlobStore):
     async def delete(self, paths: Sequence[str]) -> Mapping[str, StoreError]:
         return await self._objects.delete(paths)
 
-    def scan(self, prefix: str) -> AsyncIterator[BlobInfo]:
-        return self._objects.scan(prefix)
+    async def scan(self, prefix: str) -> AsyncIterator[BlobInfo]:
+        async for info in self._objects.scan(prefix):
+            yield info
 
     def uri(self, path: str) -> str:
         return self._uri + path
