@@ -28,6 +28,7 @@ from ltm_async import (
     UnavailableError,
 )
 from ltm_async.blobs.obstore import requests
+from ltm_async.clock import system_clock
 from ltm_async.protocols import BlobStore
 from ltm_async.testing import ManualClock
 
@@ -225,6 +226,94 @@ async def test_a_redirect_takes_no_key_elsewhere(
 
 
 # No answer
+
+
+async def test_a_certificate_is_trusted_where_its_authority_is_named(
+    s3_tls_server: MiniStack,
+) -> None:
+    server = s3_tls_server
+    keys: dict[str, Any] = {
+        "access_key_id": server.key.access_key_id,
+        "secret_access_key": server.key.secret_access_key,
+    }
+    uri, url = f"s3://{server.new_bucket()}/", server.endpoint_url
+    distrustful = ObstoreS3BlobStore(uri, endpoint_url=url, **keys)
+    with pytest.raises(StoreError, match="certificate is not trusted; ca_file names") as caught:
+        await distrustful.put("p", b"x")
+    assert type(caught.value) is StoreError  # waiting does not heal it
+    await distrustful.aclose()
+    blobs = ObstoreS3BlobStore(uri, endpoint_url=url, ca_file=str(server.ca_file), **keys)
+    await blobs.put("p", b"over TLS")
+    assert await blobs.get("p", limit=9) == b"over TLS"
+    (info,) = [info async for info in blobs.scan("")]  # asks for the time, too
+    assert info.age_us < 60_000_000
+    await blobs.aclose()
+
+
+async def test_age_is_by_the_servers_clock(gcs_server: GcsServer) -> None:
+    """Whatever this machine's says."""
+    clock = gcs_server.clock = ManualClock()
+    try:
+        clock.advance(-400 * 86_400)
+        blobs = ObstoreGCSBlobStore(
+            f"gs://{gcs_server.new_bucket()}/", endpoint_url=gcs_server.endpoint_url
+        )
+        await blobs.put("p", b"x")
+        for passed_s, low_s, high_s in ((0, 0, 1), (700_000, 699_999, 700_001), (-800_000, 0, 0)):
+            clock.advance(passed_s)
+            (info,) = [info async for info in blobs.scan("")]
+            assert low_s * 1_000_000 <= info.age_us <= high_s * 1_000_000
+        await blobs.aclose()
+    finally:
+        gcs_server.clock = system_clock
+
+
+async def test_an_age_that_cannot_be_told_is_none(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that nothing is taken for old."""
+    for header in ("", "soon"):
+        date = {"Date": header}
+        place.proxy.plan = lambda number, asked, date=date: (
+            Answer(status=403, headers=date) if asked.method == "HEAD" else None
+        )
+        (info,) = [info async for info in place.blobs.scan("")]
+        assert info.age_us == 0
+        head = next(asked for asked in place.proxy.asked if asked.method == "HEAD")
+        assert not [secret for secret in place.secrets if secret in str(head)]
+        assert "Authorization" not in head.headers
+    place.proxy.plan = lambda number, asked: Answer(lost=asked.method == "HEAD")
+    with pytest.raises(UnavailableError, match="does not tell its time"):
+        await scan(place.blobs)
+
+
+async def test_a_scan_is_a_request_for_each_thousand_and_one_for_the_time(
+    gcs_server: GcsServer,
+) -> None:
+    bucket = gcs_server.new_bucket()
+    for number in range(2_001):
+        gcs_server.put(bucket, f"a/b{number}", b"x")
+    gcs_server.put(bucket, "a/c", b"x")
+    blobs = ObstoreGCSBlobStore(f"gs://{bucket}/", endpoint_url=gcs_server.endpoint_url)
+    gcs_server.requests.clear()
+    assert len([info async for info in blobs.scan("a/b")]) == 2_001
+    assert gcs_server.requests == {"xml list": 3}
+    await blobs.aclose()
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "p/", "a/b c/d+e/", "ümlaut%2F/100%/", "a&b=c;d:e@f,g'(h)/"]
+)
+async def test_a_prefix_is_taken_as_it_stands(azure_server: Azurite, prefix: str) -> None:
+    blobs = store_on(azure_server, prefix=prefix)
+    await blobs.put("p/q", b"data")
+    assert azure_server.read(container_of(blobs), f"{prefix}p/q") == b"data"
+    await blobs.put("p/q", b"data")
+    assert await blobs.get("p/q", limit=10) == b"data"
+    assert [info.path async for info in blobs.scan("")] == ["p/q"]
+    assert await blobs.delete(["p/q"]) == {}
+    assert azure_server.names(container_of(blobs)) == []
+    await blobs.aclose()
 
 
 async def test_nobody_listening_is_unavailable(unused_tcp_port: int) -> None:

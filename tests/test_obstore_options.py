@@ -225,13 +225,19 @@ def test_amazons_buckets_have_a_host_each_where_a_certificate_holds_for_it() -> 
 
 
 def test_google_credentials_are_for_google() -> None:
-    assert dict(gcs().settings)["skip_signature"] is False
-    assert dict(gcs({"STORAGE_EMULATOR_HOST": "localhost:9"}).settings)["skip_signature"] is True
+    assert gcs().settings == ()
+    nobody = gcs({"STORAGE_EMULATOR_HOST": "localhost:9"})
+    assert (nobody.endpoint_url, dict(nobody.settings)) == (
+        "http://localhost:9",
+        {"bearer_token": ""},
+    )
+    environ = {"STORAGE_EMULATOR_TOKEN": "t"}
+    assert gcs(environ).settings == ()
+    elsewhere = gcs(environ, endpoint_url="https://elsewhere")
+    assert dict(elsewhere.settings) == {"bearer_token": "t"}
     found = gcs(endpoint_url="https://elsewhere", service_file="/mine.json")
-    assert dict(found.settings) == {
-        "application_credentials": "/mine.json",
-        "skip_signature": False,
-    }
+    assert dict(found.settings) == {"application_credentials": "/mine.json"}
+    assert dict(gcs(endpoint_url="https://elsewhere", token="t").settings) == {"bearer_token": "t"}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextvars
+import os
 import time
 import weakref
 from collections.abc import Awaitable, Callable
@@ -105,5 +106,6 @@ def _wait_until_let_go() -> None:
         time.sleep(LOOK_EVERY_S)
 
 
+os.register_at_fork(after_in_child=_held.clear)  # the threads stay with the parent
 # For loops that nobody closed.
 atexit.register(_wait_until_let_go)

@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 
 from ...errors import MissingDriverError, StoreError
 from ...worker import PerProcess, aside
-from .options import Options
+from .options import Cloud, Options
 
 if TYPE_CHECKING:
     from .requests import Requests
+
+_NEEDED_BY: dict[Cloud, tuple[str, str]] = {
+    "azure": ("AzureBlobStore", "azure"),
+    "s3": ("ObstoreS3BlobStore", "obstore"),
+    "gcs": ("ObstoreGCSBlobStore", "obstore"),
+}
+"""And the extra that brings the driver."""
 
 _threads = PerProcess(object)
 """Stands for those that the driver starts with the first call."""
@@ -37,8 +44,6 @@ def _load(options: Options) -> Requests:
         from .driver import store_of
         from .requests import Requests
     except ModuleNotFoundError as exc:
-        extra = "azure" if options.cloud == "azure" else "obstore"
-        raise MissingDriverError.of(
-            exc, needed_by=f"the {options.cloud} blob store", extra=extra
-        ) from exc
+        name, extra = _NEEDED_BY[options.cloud]
+        raise MissingDriverError.of(exc, needed_by=name, extra=extra) from exc
     return Requests(store_of(options), options.cloud)

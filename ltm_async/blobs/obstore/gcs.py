@@ -31,7 +31,8 @@ class ObstoreGCSBlobStore(BlobStore):
             ``STORAGE_EMULATOR_HOST`` names, or Google's.
         service_file: A file of Google credentials. None looks where Google's clients do:
             ``GOOGLE_APPLICATION_CREDENTIALS``, gcloud's own, the metadata server; only to Google.
-        token: An access token to send to another server than Google's as it is.
+        token: An access token to send to another server than Google's as it is; None is that
+            of ``STORAGE_EMULATOR_TOKEN``, or none.
         ca_file: PEM file of authorities to trust besides those that are anyway.
         allow_http: Without encryption even to another machine.
 

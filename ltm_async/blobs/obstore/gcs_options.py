@@ -12,6 +12,8 @@ GOOGLE = "https://storage.googleapis.com"
 EMULATOR = "STORAGE_EMULATOR_HOST"
 """The variable that Google's own clients read: an address, with or without ``http://``."""
 
+EMULATOR_TOKEN = "STORAGE_EMULATOR_TOKEN"  # noqa: S105  # its name
+
 
 def check_location(uri: object) -> tuple[str, str]:
     """The bucket and the prefix, which is empty or ends in a slash, of ``gs://bucket/prefix/``."""
@@ -42,6 +44,10 @@ def check_options(
         raise ConfigError(
             "token is for an endpoint_url other than Google's, and goes without a service_file"
         )
+    if secret is None and file is None and not is_google:
+        # What the driver would find in the environment is for Google. Emulators take an empty
+        # token for none.
+        secret = printable(EMULATOR_TOKEN, environ.get(EMULATOR_TOKEN) or None) or ""
     return Options(
         cloud="gcs",
         bucket=bucket,
@@ -49,8 +55,6 @@ def check_options(
         settings=settings(
             application_credentials=file,
             bearer_token=secret,
-            # What is found in the environment is for Google.
-            skip_signature=not is_google and file is None and secret is None,
         ),
         ca_file=text("ca_file", ca_file),
     )
