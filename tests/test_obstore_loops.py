@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -277,8 +278,10 @@ async def test_stores_with_the_same_options_share_their_connections_until_the_la
     await one.aclose()
     assert await same.get("p", limit=1) == b"x"
     assert proxy.connections == 1
+    store = weakref.ref((await same._objects._here()).store)
     await same.aclose()
     gc.collect()
+    assert store() is None
     await wait_for(lambda: proxy.open_connections == 0)
 
 
