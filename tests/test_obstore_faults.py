@@ -395,6 +395,16 @@ async def test_deleting_reports_each_path_by_itself(place: Place) -> None:
     assert [info.path async for info in place.blobs.scan("")] == ["p"]
 
 
+async def test_as_many_as_the_service_takes_are_deleted_with_one_request(place: Place) -> None:
+    paths = [f"p{number}" for number in range(3)]
+    for path in paths:
+        await place.blobs.put(path, b"x")
+    place.proxy.plan = None
+    assert await place.blobs.delete(paths) == {}
+    assert len(place.proxy.asked) == (3 if place.blobs.name == "gcs" else 1)
+    assert [info.path async for info in place.blobs.scan("")] == ["p"]
+
+
 async def test_one_that_cannot_be_deleted_does_not_keep_the_others(azure_server: Azurite) -> None:
     """The driver tells of the first that failed only, be it because it was not there."""
     blobs = store_on(azure_server, prefix="")

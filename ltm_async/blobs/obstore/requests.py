@@ -116,7 +116,7 @@ class Requests:
                 failed[key] = failure.meaning(self._cloud, lost=OutcomeUnknownError)
 
         chunks = [keys[start : start + most] for start in range(0, len(keys), most)]
-        await fan_out(chunks, delete, count=DELETES_AT_ONCE)
+        await fan_out(chunks, delete, count=max(1, DELETES_AT_ONCE // most))
         return failed
 
     async def _delete(self, keys: Sequence[str]) -> Failure | None:
