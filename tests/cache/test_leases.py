@@ -216,6 +216,26 @@ async def test_who_takes_the_lease_looks_again_before_it_runs(
     assert not (await caching.rig.ltm.retrieve(lease_key(KEY))).found
 
 
+async def test_a_long_wait_looks_at_least_once_a_second(
+    caching: CacheRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two thousand looks, in no time."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2_000:
+            await caching.rig.ltm.store(KEY, {"run": "theirs"})
+
+    assert await Lease.take(caching.rig.ltm, KEY, 3_600, timeout=None)
+    monkeypatch.setattr("ltm_async.cache.turns.asyncio.sleep", sleep)
+    told = await caching.cache.wrap(Action().run, key=KEY, lease_wait=3_600)
+    assert told["run"] == "theirs"
+    assert all(0.025 <= seconds <= 0.05 for seconds in slept[:1])
+    assert max(slept) <= 1
+    assert min(slept[10:]) >= 0.5
+
+
 async def test_it_can_be_turned_off(caching: CacheRig) -> None:
     assert await Lease.take(caching.rig.ltm, KEY, 600, timeout=None)
     assert not (await caching.cache.wrap(Action().run, key=KEY, lease=None))["_cache_hit"]

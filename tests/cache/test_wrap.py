@@ -431,6 +431,7 @@ async def test_a_cleanup_that_fails_or_hangs_does_not_fail_the_action(
         ({"early_refresh": 101}, "early_refresh is 101"),
         ({"error_ttl": 0}, "error_ttl is 0 s"),
         ({"lease": 0}, "lease is 0 s"),
+        ({"lease": 0.1}, "lease is 0.1 s, it must be above 0.1"),
         ({"lease_wait": -1}, "lease_wait is -1 s"),
         ({"refresh_timeout": 0}, "refresh_timeout is 0 s"),
         ({"single_flight": 1}, "single_flight must be True or False"),
