@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -82,7 +83,7 @@ async def test_what_is_handed_to_defer_is_a_coroutine_function(caching: CacheRig
     await wrap(caching, action, defer=wait_until, **STALE)
     caching.advance(FRESH)
     assert await wrap(caching, action, defer=wait_until, **STALE) == (1, True)
-    assert asyncio.iscoroutinefunction(handed[0])
+    assert inspect.iscoroutinefunction(handed[0])
     assert action.runs == 2
 
 
