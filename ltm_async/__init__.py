@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         RateLimitedError,
         StoreError,
         UnavailableError,
+        WatermarkExpiredError,
     )
     from .factories import create_catalog_backend, create_ltm_backend
     from .protocols import BlobStore, Catalog
@@ -71,6 +72,7 @@ _HOMES = {
         "RateLimitedError",
         "StoreError",
         "UnavailableError",
+        "WatermarkExpiredError",
     ),
     "factories": ("create_catalog_backend", "create_ltm_backend"),
     "protocols": ("BlobStore", "Catalog"),
@@ -109,6 +111,7 @@ __all__ = [
     "StoreError",
     "SyncLTMBackend",
     "UnavailableError",
+    "WatermarkExpiredError",
     "__version__",
     "compute_content_hash",
     "create_catalog_backend",

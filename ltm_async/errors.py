@@ -9,6 +9,7 @@
     ├── ClosedError                      used after it was closed
     ├── BlockingCallError (RuntimeError) a blocking call that would stop or deadlock a loop
     ├── ConflictError                    a compare-and-swap found another version
+    ├── WatermarkExpiredError            changes since then are not known: begin from the beginning
     └── StoreError                       a catalog or blob store failed
         ├── UnavailableError             certainly not done; may work later
         │   └── RateLimitedError         the same, with the wait the store asked for
@@ -79,6 +80,28 @@ class ConflictError(LTMError):
         wanted = f"version {expected}" if expected else "no entry"
         seen = "there is none" if found is None else f"it has version {found}"
         return cls(f"expected {wanted} under this key, but {seen}", key=key, version=found)
+
+
+class WatermarkExpiredError(LTMError):
+    """What has changed since a snapshot or cursor cannot be told; begin from the beginning.
+
+    Deletions since then have been forgotten, or it is not of this catalog as it is now. Read all
+    changes from the beginning, and drop from a copy what does not come.
+    """
+
+    @classmethod
+    def pruned(cls) -> WatermarkExpiredError:
+        return cls(
+            "deletions since this snapshot or cursor have been forgotten: they are kept for 7 "
+            "days; begin from the beginning"
+        )
+
+    @classmethod
+    def foreign(cls) -> WatermarkExpiredError:
+        return cls(
+            "this snapshot or cursor is ahead of the catalog: it is of another one, or the "
+            "catalog was restored to an earlier state; begin from the beginning"
+        )
 
 
 class StoreError(LTMError):

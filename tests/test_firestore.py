@@ -19,12 +19,12 @@ from ltm_async.catalogs.firestore import ledger
 from ltm_async.catalogs.firestore.indexes import LOOKED_UP, indexes
 from ltm_async.catalogs.firestore.layout import entry_name
 from ltm_async.protocols import Catalog
-from ltm_async.testing import CatalogContract, ManualClock
+from ltm_async.testing import CatalogContract, ChangesContract, ManualClock
 
 from .servers.firestore import Firestore, new_project
 
 
-class TestFirestoreCatalog(CatalogContract):
+class TestFirestoreCatalog(CatalogContract, ChangesContract):
     @pytest.fixture
     async def catalog(self, firestore_server: Firestore, transport: str) -> AsyncIterator[Catalog]:
         self.server, self.project, self.clock = firestore_server, new_project(), ManualClock()

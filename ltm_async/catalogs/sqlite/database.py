@@ -60,7 +60,29 @@ CREATE TABLE ltm_version (last INTEGER NOT NULL) STRICT;
 INSERT INTO ltm_version VALUES (0);
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1,)
+_V2 = """
+CREATE INDEX ltm_entries_changed ON ltm_entries (namespace, version);
+ALTER TABLE ltm_deletions ADD COLUMN expired INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX ltm_deletions_changed ON ltm_deletions (namespace, version);
+
+CREATE TABLE ltm_pruned (            -- up to which version deletions were forgotten
+    namespace TEXT NOT NULL PRIMARY KEY,
+    version   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE ltm_snapshots (
+    namespace   TEXT NOT NULL,
+    id          TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    watermark   TEXT NOT NULL,
+    entry_count INTEGER NOT NULL,
+    total_bytes INTEGER NOT NULL,
+    created_at  INTEGER NOT NULL,
+    PRIMARY KEY (namespace, id)
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2)
 """The script at index n leads from schema version n to n + 1 (``PRAGMA user_version``)."""
 
 
