@@ -15,9 +15,9 @@ from google.cloud.firestore_v1 import AsyncClient
 
 from ltm_async import ConfigError, FirestoreCatalog, LTMBackend, create_catalog_backend
 from ltm_async.catalogs.firestore import catalog as catalog_module
-from ltm_async.catalogs.firestore import ledger
+from ltm_async.catalogs.firestore import feed, ledger
 from ltm_async.catalogs.firestore.indexes import LOOKED_UP, indexes
-from ltm_async.catalogs.firestore.layout import entry_name
+from ltm_async.catalogs.firestore.layout import changed_field, entry_name
 from ltm_async.protocols import Catalog
 from ltm_async.testing import CatalogContract, ChangesContract, ManualClock
 
@@ -302,7 +302,7 @@ async def test_the_indexes_that_are_switched_off_are_those_of_no_query(
         assert {(collection, field) for field in fields - set(looked_up)} == {
             pair for pair in off if pair[0] == collection
         }
-    source = inspect.getsource(catalog_module) + inspect.getsource(ledger)
+    source = "".join(inspect.getsource(module) for module in (catalog_module, ledger, feed))
     ranges = re.findall(r'Range\(\s*"(\w+)"|up_to_now\(documents, "(\w+)"', source)
-    asked = {first or second for first, second in ranges}
+    asked = {first or second for first, second in ranges} | {changed_field("").split(".")[0]}
     assert asked == {field for fields in LOOKED_UP.values() for field in fields}

@@ -635,10 +635,11 @@ BEGIN
     ) THEN
         RAISE EXCEPTION 'deletions were forgotten' USING ERRCODE = 'LT004';
     END IF;
-    IF EXISTS (
-        SELECT FROM @schema@.ltm_entries WHERE namespace = in_namespace AND changed_by >= ends
-    ) OR EXISTS (
-        SELECT FROM @schema@.ltm_deletions WHERE namespace = in_namespace AND changed_by >= ends
+    IF coalesce(
+        (SELECT true FROM @schema@.ltm_entries
+        WHERE namespace = in_namespace AND changed_by >= ends ORDER BY changed_by LIMIT 1),
+        (SELECT true FROM @schema@.ltm_deletions
+        WHERE namespace = in_namespace AND changed_by >= ends ORDER BY changed_by LIMIT 1)
     ) THEN
         RAISE EXCEPTION 'rows of another cluster' USING ERRCODE = 'LT006';
     END IF;

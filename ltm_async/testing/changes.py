@@ -146,11 +146,8 @@ class ChangesContract:
     async def test_namespaces_have_their_own_changes(self, catalog: Catalog) -> None:
         snapshot = await self._snapshot(catalog)
         await catalog.track_entry("other", small("k"), write_id=new_write_id())
-        assert await self._pass(catalog, snapshot.watermark) == (
-            {},
-            (await self._pass(catalog, snapshot.watermark))[1],
-        )
-        assert (await self._pass(catalog))[0] == {}
+        for since in (snapshot.watermark, ""):
+            assert (await self._pass(catalog, since))[0] == {}
         assert await catalog.get_snapshot("other", snapshot.id) is None
 
     async def test_a_snapshot_is_found_again_and_made_once(self, catalog: Catalog) -> None:

@@ -50,6 +50,7 @@ class Batch:
         unchanged: list[str] = []
         ends: dict[str, int] = {}
         replaced: dict[str, str] = {}
+        stamped = layout.changed_field(space)
         for name, write in named.items():
             seen = present.get(name)
             live = seen if seen is not None and layout.is_live(seen, now_us) else None
@@ -72,9 +73,9 @@ class Batch:
                 ends_at=ends_at,
             )
             if seen is None:
-                changes.create(ENTRIES, name, data)
+                changes.create(ENTRIES, name, data, stamped=stamped)
                 continue
-            changes.replace(ENTRIES, seen, data)
+            changes.replace(ENTRIES, seen, data, stamped=stamped)
             held = layout.blob_of(seen)
             if held is not None and held != blob_id:
                 replaced[held] = write.key

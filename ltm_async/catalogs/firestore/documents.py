@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ...deadline import remaining_s
 from ...errors import StoreError
 from .changes import Changes, Found, StaleError, Usage
 from .client import Client
-from .layout import Document, Range
-from .messages import ask_range, document, to_us
+from .layout import Document, Range, Since
+from .messages import ask_range, ask_since, document, to_us
 
 LONGEST_S = 60.0
 """For a request in a call without a deadline."""
@@ -67,6 +68,19 @@ class Documents:
         request = self._client.query_request(parent=self._root)
         place = self._prefix + collection
         ask_range(request.structured_query, place, within, limit=limit, fields=fields)
+        return await self._query(request)
+
+    async def query_since(
+        self, collection: str, since: Since, *, limit: int, fields: Sequence[str]
+    ) -> Found:
+        """Up to *limit* documents by an instant, in its order."""
+        request = self._client.query_request(parent=self._root)
+        place = self._prefix + collection
+        query = request.structured_query
+        ask_since(query, place, since, limit=limit, fields=fields, home=f"{self._root}/")
+        return await self._query(request)
+
+    async def _query(self, request: Any) -> Found:
         self._usage.requests += 1
         found: dict[str, Document] = {}
         now_us = 0
