@@ -91,6 +91,7 @@ class WatermarkExpiredError(LTMError):
 
     @classmethod
     def pruned(cls) -> WatermarkExpiredError:
+        """For one that is older than the deletions that are kept."""
         return cls(
             "deletions since this snapshot or cursor have been forgotten: they are kept for 7 "
             "days; begin from the beginning"
@@ -98,6 +99,7 @@ class WatermarkExpiredError(LTMError):
 
     @classmethod
     def foreign(cls) -> WatermarkExpiredError:
+        """For one that is ahead of all that the catalog has."""
         return cls(
             "this snapshot or cursor is ahead of the catalog: it is of another one, or the "
             "catalog was restored to an earlier state; begin from the beginning"

@@ -32,6 +32,7 @@ from ltm_async import (
     RateLimitedError,
     StoreError,
     UnavailableError,
+    WatermarkExpiredError,
     errors,
 )
 from ltm_async.results import StoreResult
@@ -48,6 +49,7 @@ TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     ClosedError: (LTMError,),
     BlockingCallError: (LTMError, RuntimeError),
     ConflictError: (LTMError,),
+    WatermarkExpiredError: (LTMError,),
     StoreError: (LTMError,),
     UnavailableError: (StoreError,),
     RateLimitedError: (UnavailableError,),
