@@ -82,17 +82,15 @@ async def list_changes(
     documents: Documents, time: ServerTime, namespace: str, place: TimePass, limit: int
 ) -> ChangePage:
     space = layout.space_of(namespace)
-    if place.since_us is None:
+    since_us = place.since_us
+    if since_us is None:
         return await _list_all(documents, time, space, place, limit)
-    if place.upper_us is None:
-        began = await documents.read({PRUNED: [space[:-1]]})
-        if place.since_us > began.now_us:
-            raise WatermarkExpiredError.foreign()
-        place = place._replace(upper_us=began.now_us)
     changes: list[Change] = []
     marks: Mapping[str, Document] = {}
     if place.collection == ENTRIES:
         found = await _query(documents, space, place, limit)
+        if place.upper_us is None:
+            place = place._replace(upper_us=found.now_us)
         now_us = time.of(found.now_us)
         changes += [_stored(document, now_us) for document in found.documents.values()]
         place = _behind(place, found.documents, space, limit, then=DELETIONS)
@@ -104,11 +102,13 @@ async def list_changes(
         done = not place.collection
     # What was forgotten is looked up last, and so is whether a deleted key came back.
     names = {ENTRIES: list(marks), PRUNED: [space[:-1]]}
-    known = (await documents.read(names, fields=("changed_us",))).documents
-    pruned = known.get(space[:-1])
-    if pruned is not None and pruned.data.get("changed_us", 0) >= (place.since_us or 0):
+    known = await documents.read(names, fields=("changed_us",))
+    if since_us > known.now_us:
+        raise WatermarkExpiredError.foreign()
+    pruned = known.documents.get(space[:-1])
+    if pruned is not None and pruned.data.get("changed_us", 0) >= since_us:
         raise WatermarkExpiredError.pruned()
-    changes += [_gone(mark) for name, mark in marks.items() if name not in known]
+    changes += [_gone(mark) for name, mark in marks.items() if name not in known.documents]
     cursor = _watermark(place.upper_us or 0) if done else str(place)
     return ChangePage(changes, cursor, more=not done)
 
@@ -133,7 +133,7 @@ async def _query(documents: Documents, space: str, place: TimePass, limit: int) 
     since = Since(
         layout.changed_field(space),
         place.since_us or 0,
-        place.upper_us or 0,
+        LAST_US if place.upper_us is None else place.upper_us,
         place.after_ns,
         place.after,
     )
