@@ -98,4 +98,5 @@ def test_following_prints_what_comes_and_tells_its_cursor_when_interrupted(
         process.send_signal(signal.SIGINT)
         assert process.wait() == 130
         cursor = cursor_told(process.stderr.read())
-    assert ltm("changes", "--cursor", cursor).out == ""
+    # It may come before what was printed last is known to be.
+    assert {line["key"] for line in ltm("changes", "--cursor", cursor).lines} <= {"b"}
