@@ -72,9 +72,14 @@ async def list_page(
 ) -> ChangesResult:
     """Up to *limit* changes; a damaged row keeps no other from being reported."""
     since = cursor if snapshot_id is None else await _watermark(stores, snapshot_id)
-    page = await stores.to_catalog.unanswered(
-        stores.catalog.list_changes, stores.namespace, since or "", limit
-    )
+    try:
+        page = await stores.to_catalog.unanswered(
+            stores.catalog.list_changes, stores.namespace, since or "", limit
+        )
+    except InvalidEntryError:
+        if snapshot_id is None:
+            raise
+        raise CorruptError("a snapshot's watermark is not what was written") from None
     changes: list[ChangeInfo] = []
     first: CorruptError | None = None
     for number, change in enumerate(page.changes, 1):

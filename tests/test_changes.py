@@ -426,6 +426,22 @@ async def test_a_damaged_row_hides_no_other(tmp_path: pathlib.Path) -> None:
         assert [change.kind async for change in ltm.changes()] == ["stored", "damaged", "stored"]
 
 
+async def test_a_forged_snapshot_is_damage_and_not_the_callers_mistake(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = str(tmp_path / "ltm.db")
+    async with backend(SQLiteCatalog(path)) as ltm:
+        snapshot = await ltm.create_snapshot("n")
+
+        def forge() -> None:
+            with closing(sqlite3.connect(path, isolation_level=None)) as db:
+                db.execute("UPDATE ltm_snapshots SET watermark = 'x'' OR 1'")
+
+        await asyncio.to_thread(forge)
+        with pytest.raises(CorruptError, match="watermark"):
+            await ltm.get_changed_entries(snapshot.id)
+
+
 def test_blocking_code_iterates_too(tmp_path: pathlib.Path) -> None:
     with SyncLTMBackend("memory:", "memory:") as ltm:
         ltm.store("a", 1)
