@@ -24,6 +24,8 @@ from ltm_async import (
     create_ltm_backend,
 )
 from ltm_async.results import (
+    ChangeInfo,
+    ChangesResult,
     CleanupResult,
     CollectResult,
     DeleteBatchResult,
@@ -33,6 +35,7 @@ from ltm_async.results import (
     ListResult,
     RetrieveBatchResult,
     RetrieveResult,
+    SnapshotResult,
     StatsResult,
     StoreBatchResult,
     StoreResult,
@@ -103,6 +106,10 @@ async def methods_return_what_they_say(ltm: LTMBackend, end: datetime) -> None:
     assert_type(await ltm.collect_garbage(dry_run=True, audit=True), CollectResult)
     assert_type(await ltm.verify(), VerifyResult)
     assert_type(await ltm.stats(), StatsResult)
+    assert_type(await ltm.create_snapshot("n"), SnapshotResult)
+    assert_type(await ltm.get_changed_entries("id", limit=5), ChangesResult)
+    async for change in ltm.changes(cursor="c", follow=True, poll=1):
+        assert_type(change, ChangeInfo)
     assert_type(await ltm.aclose(), None)
 
     await ltm.store("k", 1, {}, 60)  # type: ignore[call-arg]
