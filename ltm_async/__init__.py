@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         RateLimitedError,
         StoreError,
         UnavailableError,
+        WatermarkExpiredError,
     )
     from .factories import create_catalog_backend, create_ltm_backend
     from .protocols import BlobStore, Catalog
@@ -79,6 +80,7 @@ _HOMES = {
         "RateLimitedError",
         "StoreError",
         "UnavailableError",
+        "WatermarkExpiredError",
     ),
     "factories": ("create_catalog_backend", "create_ltm_backend"),
     "protocols": ("BlobStore", "Catalog"),
@@ -123,6 +125,7 @@ __all__ = [
     "SyncCache",
     "SyncLTMBackend",
     "UnavailableError",
+    "WatermarkExpiredError",
     "__version__",
     "compute_content_hash",
     "create_catalog_backend",

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from . import batching, collecting, listing, reading, searching, updating, verifying, writing
+from . import (
+    batching,
+    collecting,
+    feed,
+    listing,
+    reading,
+    searching,
+    updating,
+    verifying,
+    writing,
+)
 from .arguments import check_age, check_limit, checked_keys, expected_version
 from .config import OPTION_NAMES, Options, check_names, check_timeout, expand_env, options_from
 from .deadline import Deadline
@@ -27,6 +37,8 @@ from .filters import parse_filter
 from .protocols import BlobStore, Catalog
 from .registry import plan_blob_store, plan_catalog
 from .results import (
+    ChangeInfo,
+    ChangesResult,
     CleanupResult,
     CollectResult,
     DeleteBatchResult,
@@ -35,6 +47,7 @@ from .results import (
     RetrieveBatchResult,
     RetrieveResult,
     SearchResult,
+    SnapshotResult,
     StatsResult,
     StoreBatchResult,
     StoreResult,
@@ -539,6 +552,112 @@ class LTMBackend:
         return await self._runner.call(
             "search", search, lambda exc: SearchResult(exception=exc), timeout
         )
+
+    # What has changed
+
+    async def create_snapshot(self, name: str, *, timeout: float | None = None) -> SnapshotResult:
+        """Remember this moment, for ``since_snapshot_id``.
+
+        It is one row, and nothing is copied. Its counts are of live entries, for which SQLite and
+        PostgreSQL read the size of every row, as :meth:`stats` does; Firestore does not count.
+
+        Args:
+            name: For people, 1 to 256 bytes without NUL; need not be unique.
+
+        Raises:
+            InvalidEntryError: *name* breaks a limit; nothing was sent.
+            StoreError: The catalog failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        feed.check_snapshot_name(name)
+
+        async def create(stores: Stores) -> SnapshotResult:
+            return await feed.create_snapshot(stores, name)
+
+        return await self._runner.call(
+            "create_snapshot",
+            create,
+            lambda exc: SnapshotResult(name=name, exception=exc),
+            timeout,
+        )
+
+    async def get_changed_entries(
+        self,
+        since_snapshot_id: str | None = None,
+        *,
+        cursor: str | None = None,
+        limit: int = 100,
+        timeout: float | None = None,
+    ) -> ChangesResult:
+        """One page of the keys that have changed, each with its latest state.
+
+        A pass, from a snapshot, a cursor or the beginning until ``more`` is false, has all that
+        was committed before it began, deletions and expiries too, whatever writes beside it. What
+        changes meanwhile is in the next pass, which begins at the last cursor. A copy that applies
+        each change equals the catalog as soon as the writers rest: entries without values, which
+        :meth:`retrieve_batch` reads, and without those past their ``expires_at``. Some changes may
+        come twice; on Firestore those of the last minute come in each pass.
+
+        Args:
+            since_snapshot_id: The ``id`` of a snapshot of this namespace.
+            cursor: The ``cursor`` of the page before, instead. Neither: from the beginning.
+            limit: 1 to 1000.
+
+        Raises:
+            InvalidEntryError: An argument breaks a limit or is none that this catalog gave.
+            WatermarkExpiredError: It is older than the deletions that are kept, seven days, or
+                of another catalog; also in ``"degrade"``.
+            StoreError: The catalog failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        feed.check_since(since_snapshot_id, cursor)
+        check_limit(limit, listing.MAX_PAGE)
+
+        async def list_page(stores: Stores) -> ChangesResult:
+            return await feed.list_page(stores, since_snapshot_id, cursor, limit)
+
+        return await self._runner.call(
+            "get_changed_entries", list_page, lambda exc: ChangesResult(exception=exc), timeout
+        )
+
+    def changes(
+        self,
+        since_snapshot_id: str | None = None,
+        *,
+        cursor: str | None = None,
+        follow: bool = False,
+        poll: float = 2.0,
+        timeout: float | None = None,
+    ) -> AsyncIterator[ChangeInfo]:
+        """Iterate over what :meth:`get_changed_entries` pages through, in its order.
+
+        A change that the catalog gives twice in a row comes once. To go on in another process,
+        keep the ``cursor`` of the last change that was handled: what it repeats is harmless.
+
+        Args:
+            follow: Go on for ever, looking again for what is new. While the catalog does not
+                answer, it is asked again in ``"degrade"`` and an error in ``"raise"``.
+            poll: The longest wait in seconds between two looks, above 0, at most 3600; after a
+                change it is 0.1 s, and doubles.
+            timeout: Of each page.
+
+        Raises:
+            InvalidEntryError: An argument breaks a limit; nothing was sent.
+            WatermarkExpiredError: As :meth:`get_changed_entries` does.
+            StoreError: The catalog failed; also in ``"degrade"``, unless it is followed.
+        """
+        feed.check_since(since_snapshot_id, cursor)
+        feed.check_poll(poll)
+        check_timeout(timeout)
+
+        async def get_page(after: str | None) -> ChangesResult:
+            first = after is None
+            return await self.get_changed_entries(
+                since_snapshot_id if first else None,
+                cursor=cursor if first else after,
+                limit=listing.MAX_PAGE,
+                timeout=timeout,
+            )
+
+        return feed.flat(feed.follow(get_page, poll_s=poll if follow else None))
 
     # Keeping house
 

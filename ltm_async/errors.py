@@ -10,6 +10,7 @@
     ├── BlockingCallError (RuntimeError) a blocking call that would stop or deadlock a loop
     ├── ConflictError                    a compare-and-swap found another version
     ├── CachedFailureError               an action failed a while ago, which the cache remembers
+    ├── WatermarkExpiredError            changes since then are not known: begin from the beginning
     └── StoreError                       a catalog or blob store failed
         ├── UnavailableError             certainly not done; may work later
         │   └── RateLimitedError         the same, with the wait the store asked for
@@ -92,6 +93,30 @@ class CachedFailureError(LTMError):
     def __init__(self, message: str, *, error_type: str = "") -> None:
         super().__init__(message)
         self.error_type = error_type
+
+
+class WatermarkExpiredError(LTMError):
+    """What has changed since a snapshot or cursor cannot be told; begin from the beginning.
+
+    Deletions since then have been forgotten, or it is not of this catalog as it is now. Read all
+    changes from the beginning, and drop from a copy what does not come.
+    """
+
+    @classmethod
+    def pruned(cls) -> WatermarkExpiredError:
+        """For one that is older than the deletions that are kept."""
+        return cls(
+            "deletions since this snapshot or cursor have been forgotten: they are kept for 7 "
+            "days; begin from the beginning"
+        )
+
+    @classmethod
+    def foreign(cls) -> WatermarkExpiredError:
+        """For one that is ahead of all that the catalog has."""
+        return cls(
+            "this snapshot or cursor is ahead of the catalog: it is of another one, or the "
+            "catalog was restored to an earlier state; begin from the beginning"
+        )
 
 
 class StoreError(LTMError):

@@ -163,6 +163,42 @@ class CatalogStats(NamedTuple):
     dead_blobs: int
 
 
+class SnapshotRow(NamedTuple):
+    """A named moment."""
+
+    id: str
+    name: str
+    watermark: str
+    """A cursor: changes since that moment are listed from it."""
+    entry_count: int | None
+    """Live entries then; None where counting would cost more than the rest."""
+    total_bytes: int | None
+    """Of their values as canonical JSON; None as *entry_count*."""
+    created_at: int
+
+
+class Change(NamedTuple):
+    """The latest state of one key."""
+
+    kind: str
+    """``stored``, ``deleted`` or ``expired``."""
+    key: str
+    version: int
+    """Grows with every change of the key."""
+    row: Row | None
+    """Of a live entry, ``inlined_value`` left None; None for the other kinds."""
+
+
+class ChangePage(NamedTuple):
+    """Some of the changes of a pass."""
+
+    changes: Sequence[Change]
+    cursor: str
+    """Where to go on: in this pass, or at its end the watermark of the next."""
+    more: bool
+    """The pass goes on."""
+
+
 class Catalog(Protocol):
     """Rows by namespace and key, and the ledger of blobs.
 
@@ -323,6 +359,30 @@ class Catalog(Protocol):
 
     async def stats(self, namespace: str) -> CatalogStats:
         """Count one namespace, as of one moment."""
+        ...
+
+    async def create_snapshot(self, namespace: str, snapshot_id: str, name: str) -> SnapshotRow:
+        """Remember this moment, copying nothing; if *snapshot_id* is there, return that one."""
+        ...
+
+    async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
+        """The snapshot *snapshot_id*, or None."""
+        ...
+
+    async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
+        """Up to *limit* keys that have changed, each with its latest state.
+
+        *since* is the cursor of the page before or a snapshot's watermark; empty for the
+        beginning. What was committed after a pass began is of the next one. No change that was
+        committed is passed over, however long its transaction took; some may come twice. A key
+        is ``deleted`` or ``expired`` only while no row has it, and one of a row past its end
+        is ``expired``.
+
+        Raises:
+            InvalidEntryError: *since* is none that this kind of catalog gave; nothing was sent.
+            WatermarkExpiredError: Deletions since then were forgotten, which happens after
+                seven days at the earliest, or the catalog is not the one that gave it.
+        """
         ...
 
     async def track_entry(self, namespace: str, write: Write, *, write_id: str) -> Written:

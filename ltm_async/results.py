@@ -74,7 +74,7 @@ _AS_STORED = ("value", "metadata")
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, (Result, EntryInfo)):
+    if isinstance(value, (Result, EntryInfo, ChangeInfo)):
         return value.to_dict()
     if isinstance(value, Failure):
         return value._asdict()
@@ -354,6 +354,60 @@ class SearchResult(Result):
     """For the next page; None when this was the last."""
     errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
     """Entries that were found but are damaged."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotResult(Result):
+    """What :meth:`LTMBackend.create_snapshot` made."""
+
+    FIELDS: ClassVar = ("id", "name", "entry_count", "total_bytes", "created_at")
+
+    name: str
+    id: str | None = None
+    """For ``since_snapshot_id``."""
+    entry_count: int | None = None
+    """Live entries at that moment; None on Firestore, which would bill a read for each."""
+    total_bytes: int | None = None
+    """Of their values as canonical JSON; None on Firestore."""
+    created_at: datetime | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeInfo:
+    """The latest state of a key that has changed."""
+
+    kind: str
+    """``stored`` (or touched), ``deleted``, ``expired``, or ``damaged``: it was stored, and its
+    row is not what was written."""
+    key: str
+    version: int
+    entry: EntryInfo | None
+    """Without its value; None for the other kinds."""
+    cursor: str | None
+    """To go on after this change, or some before it, which then come again; None begins at the
+    beginning."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "key": self.key,
+            "version": self.version,
+            "entry": None if self.entry is None else self.entry.to_dict(),
+            "cursor": self.cursor,
+        }
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ChangesResult(Result):
+    """One page of :meth:`LTMBackend.get_changed_entries`."""
+
+    FIELDS: ClassVar = ("changes", "cursor", "more")
+
+    changes: list[ChangeInfo] = dataclasses.field(default_factory=list)
+    cursor: str | None = None
+    """Where to go on; None when the call failed."""
+    more: bool = False
+    """There may be more now. When not, *cursor* is the watermark from which to look again."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

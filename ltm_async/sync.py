@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from .backend import LTMBackend
 from .portal import run_blocking
 from .protocols import BlobStore, Catalog
-from .results import Result
+from .results import ChangeInfo, Result
 from .retry import RetryPolicy
 
 P = ParamSpec("P")
@@ -169,10 +169,41 @@ class SyncLTMBackend:
     delete_batch = _blocking(LTMBackend.delete_batch, reads="keys")
     list_entries = _blocking(LTMBackend.list_entries)
     search = _blocking(LTMBackend.search)
+    create_snapshot = _blocking(LTMBackend.create_snapshot)
+    get_changed_entries = _blocking(LTMBackend.get_changed_entries)
     cleanup_expired = _blocking(LTMBackend.cleanup_expired)
     collect_garbage = _blocking(LTMBackend.collect_garbage)
     verify = _blocking(LTMBackend.verify)
     stats = _blocking(LTMBackend.stats)
+
+    def changes(
+        self,
+        since_snapshot_id: str | None = None,
+        *,
+        cursor: str | None = None,
+        follow: bool = False,
+        poll: float = 2.0,
+        timeout: float | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Iterate over what has changed, each change as a plain dict; see `LTMBackend.changes`.
+
+        Raises:
+            InvalidEntryError: An argument breaks a limit; nothing was sent.
+            WatermarkExpiredError: As :meth:`get_changed_entries` does.
+            StoreError: The catalog failed; also in ``"degrade"``, unless it is followed.
+        """
+        found = self._ltm.changes(
+            since_snapshot_id, cursor=cursor, follow=follow, poll=poll, timeout=timeout
+        )
+
+        async def next_one() -> ChangeInfo | None:
+            return await anext(found, None)
+
+        def each() -> Iterator[dict[str, Any]]:
+            while (change := self._run(next_one)) is not None:
+                yield change.to_dict()
+
+        return each()
 
     def _run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return run_blocking(make, allow_blocking=self._allow_blocking)

@@ -12,10 +12,10 @@ import pytest
 
 from ltm_async import MemoryCatalog, SQLiteCatalog
 from ltm_async.protocols import Catalog
-from ltm_async.testing import CatalogContract, ManualClock, SearchContract
+from ltm_async.testing import CatalogContract, ChangesContract, ManualClock, SearchContract
 
 
-class TestSQLiteCatalog(CatalogContract, SearchContract):
+class TestSQLiteCatalog(CatalogContract, ChangesContract, SearchContract):
     @pytest.fixture
     async def catalog(self, tmp_path: pathlib.Path) -> AsyncIterator[Catalog]:
         self.clock = ManualClock()
@@ -38,7 +38,7 @@ class TestSQLiteCatalog(CatalogContract, SearchContract):
             return dict(db.execute(f"{select} WHERE namespace = ?", (namespace,)).fetchall())
 
 
-class TestSQLiteCatalogInMemory(CatalogContract, SearchContract):
+class TestSQLiteCatalogInMemory(CatalogContract, ChangesContract, SearchContract):
     """One connection for reads and writes."""
 
     @pytest.fixture
@@ -64,7 +64,7 @@ class TestSQLiteCatalogInMemory(CatalogContract, SearchContract):
         )
 
 
-class TestMemoryCatalog(CatalogContract, SearchContract):
+class TestMemoryCatalog(CatalogContract, ChangesContract, SearchContract):
     @pytest.fixture
     async def catalog(self) -> AsyncIterator[Catalog]:
         self.clock = ManualClock()

@@ -33,6 +33,7 @@ from ltm_async import (
     RateLimitedError,
     StoreError,
     UnavailableError,
+    WatermarkExpiredError,
     errors,
 )
 from ltm_async.results import StoreResult
@@ -50,6 +51,7 @@ TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     BlockingCallError: (LTMError, RuntimeError),
     ConflictError: (LTMError,),
     CachedFailureError: (LTMError,),
+    WatermarkExpiredError: (LTMError,),
     StoreError: (LTMError,),
     UnavailableError: (StoreError,),
     RateLimitedError: (UnavailableError,),

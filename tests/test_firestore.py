@@ -15,16 +15,16 @@ from google.cloud.firestore_v1 import AsyncClient
 
 from ltm_async import ConfigError, FirestoreCatalog, LTMBackend, create_catalog_backend
 from ltm_async.catalogs.firestore import catalog as catalog_module
-from ltm_async.catalogs.firestore import ledger, texts
+from ltm_async.catalogs.firestore import feed, ledger, texts
 from ltm_async.catalogs.firestore.indexes import LOOKED_UP, indexes
-from ltm_async.catalogs.firestore.layout import entry_name
+from ltm_async.catalogs.firestore.layout import changed_field, entry_name
 from ltm_async.protocols import Catalog
-from ltm_async.testing import CatalogContract, ManualClock, SearchContract
+from ltm_async.testing import CatalogContract, ChangesContract, ManualClock, SearchContract
 
 from .servers.firestore import Firestore, new_project
 
 
-class TestFirestoreCatalog(CatalogContract, SearchContract):
+class TestFirestoreCatalog(CatalogContract, ChangesContract, SearchContract):
     @pytest.fixture
     async def catalog(self, firestore_server: Firestore, transport: str) -> AsyncIterator[Catalog]:
         self.server, self.project, self.clock = firestore_server, new_project(), ManualClock()
@@ -303,9 +303,10 @@ async def test_the_indexes_that_are_switched_off_are_those_of_no_query(
         assert {(collection, field) for field in fields - set(looked_up)} == {
             pair for pair in off if pair[0] == collection
         }
-    source = "".join(map(inspect.getsource, (catalog_module, ledger, texts)))
+    source = "".join(map(inspect.getsource, (catalog_module, feed, ledger, texts)))
     of_field = r'Range\(\s*"(\w+)"|up_to_now\(documents, "(\w+)"|_any\(\s*ENTRIES, "(\w+)"'
     asked = {name for names in re.findall(of_field, source) for name in names if name}
+    asked.add(changed_field("").split(".")[0])
     assert asked == {field for fields in LOOKED_UP.values() for field in fields}
 
 

@@ -24,6 +24,7 @@ from ltm_async import (
     MemoryCatalog,
     StoreError,
 )
+from ltm_async.catalogs.sqlite.database import MIGRATIONS
 from ltm_async.entry import MAX_VALUE_BYTES, blob_path, hash_of
 
 from .backends import QUICK, Rig, make_rig
@@ -536,7 +537,7 @@ async def test_text_that_is_not_utf8_is_corrupt_and_not_shown(
         await rig.aclose()
 
 
-@pytest.mark.parametrize("version", [2, 99])
+@pytest.mark.parametrize("version", [len(MIGRATIONS) + 1, 99])
 async def test_a_newer_schema_is_refused_and_left_alone(
     tmp_path: pathlib.Path, version: int
 ) -> None:

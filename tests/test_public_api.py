@@ -30,6 +30,8 @@ METHODS = {
     "update",
     "stats",
     "verify",
+    "create_snapshot",
+    "get_changed_entries",
     "open",
     "aclose",
 }
@@ -176,7 +178,7 @@ def test_an_unknown_name_is_an_attribute_error(name: str) -> None:
 
 def test_the_backend_has_the_documented_methods_and_no_others() -> None:
     public = {name for name in vars(LTMBackend) if not name.startswith("_")}
-    assert public == {*METHODS, "from_config"}
+    assert public == {*METHODS, "from_config", "changes"}
     for name in METHODS:
         assert inspect.iscoroutinefunction(getattr(LTMBackend, name)), name
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import sqlite3
 import subprocess
@@ -169,6 +170,7 @@ async def test_a_catalog_in_memory_stays_in_its_process(path: str) -> None:
         (statements.COMMITTED, "USING PRIMARY KEY (namespace=? AND blob_id=?)"),
         (statements.FORGET, "USING PRIMARY KEY (namespace=? AND blob_id=?)"),
         (statements.PRUNE_DELETIONS, "ltm_deletions_age (namespace=? AND deleted_at<?)"),
+        (statements.SNAPSHOT, "USING PRIMARY KEY (namespace=? AND id=?)"),
     ],
 )
 async def test_every_statement_uses_its_index(catalog: SQLiteCatalog, sql: str, index: str) -> None:
@@ -183,6 +185,23 @@ async def test_every_statement_uses_its_index(catalog: SQLiteCatalog, sql: str, 
     assert "SCAN ltm" not in steps
     assert "SCAN e" not in steps
     assert "ORDER BY" not in steps
+
+
+async def test_a_page_of_changes_is_found_by_indexes_and_merged_in_their_order(
+    catalog: SQLiteCatalog,
+) -> None:
+    bound = dict.fromkeys(("namespace", "version", "after", "upper", "now", "limit"), 1)
+    steps = await catalog._read(
+        lambda conn, _now: [
+            row[3] for row in conn.execute(f"EXPLAIN QUERY PLAN {statements.CHANGES}", bound)
+        ]
+    )
+    text = "\n".join(steps)
+    for table in ("entries", "deletions AS d"):
+        index = f"ltm_{table.split()[0]}_changed"
+        assert re.search(rf"SEARCH .*{index} \(namespace=\? AND .*version", text), text
+    assert "PRIMARY KEY (namespace=? AND key=?)" in text
+    assert not [step for step in steps if "SCAN ltm" in step], text
 
 
 async def test_statements_do_not_grow_with_the_batch(catalog: SQLiteCatalog) -> None:

@@ -32,6 +32,8 @@ from ltm_async import (
 )
 from ltm_async.cache import CacheEntry, InvalidateResult
 from ltm_async.results import (
+    ChangeInfo,
+    ChangesResult,
     CleanupResult,
     CollectResult,
     DeleteBatchResult,
@@ -41,6 +43,7 @@ from ltm_async.results import (
     ListResult,
     RetrieveBatchResult,
     RetrieveResult,
+    SnapshotResult,
     StatsResult,
     StoreBatchResult,
     StoreResult,
@@ -114,6 +117,10 @@ async def methods_return_what_they_say(ltm: LTMBackend, end: datetime) -> None:
     assert_type(await ltm.collect_garbage(dry_run=True, audit=True), CollectResult)
     assert_type(await ltm.verify(), VerifyResult)
     assert_type(await ltm.stats(), StatsResult)
+    assert_type(await ltm.create_snapshot("n"), SnapshotResult)
+    assert_type(await ltm.get_changed_entries("id", limit=5), ChangesResult)
+    async for change in ltm.changes(cursor="c", follow=True, poll=1):
+        assert_type(change, ChangeInfo)
     assert_type(await ltm.aclose(), None)
 
     await ltm.store("k", 1, {}, 60)  # type: ignore[call-arg]

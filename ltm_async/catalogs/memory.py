@@ -5,14 +5,18 @@ from __future__ import annotations
 import bisect
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from ..clock import system_clock
+from ..cursors import DELETIONS_KEPT_US, VersionPass, version_watermark
 from ..entry import Expiry
 from ..errors import ClosedError, ConflictError, FencedError
 from ..filters import Filter, may_match
 from ..protocols import (
     Catalog,
     CatalogStats,
+    Change,
+    ChangePage,
     DueBlob,
     Found,
     LedgerBlob,
@@ -22,6 +26,7 @@ from ..protocols import (
     Reservation,
     Resolved,
     Row,
+    SnapshotRow,
     Write,
     Written,
 )
@@ -37,6 +42,13 @@ class _Blob:
     committed: bool = False
 
 
+class _Deletion(NamedTuple):
+    version: int
+    write_id: str
+    kind: str
+    deleted_at: int
+
+
 @dataclasses.dataclass(slots=True)
 class _Space:
     """One namespace."""
@@ -45,7 +57,10 @@ class _Space:
     write_ids: dict[str, str] = dataclasses.field(default_factory=dict)
     blobs: dict[str, _Blob] = dataclasses.field(default_factory=dict)
     words: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    removed_by: dict[str, str] = dataclasses.field(default_factory=dict)
+    deletions: dict[str, _Deletion] = dataclasses.field(default_factory=dict)
+    pruned: int = 0
+    """The last version of a deletion that was forgotten."""
+    snapshots: dict[str, SnapshotRow] = dataclasses.field(default_factory=dict)
 
 
 class MemoryCatalog(Catalog):
@@ -256,8 +271,8 @@ class MemoryCatalog(Catalog):
     async def resolve_removal(
         self, namespace: str, write_id: str, keys: Sequence[str]
     ) -> list[str]:
-        removed_by = self._space(namespace).removed_by
-        return [key for key in keys if removed_by.get(key) == write_id]
+        deletions = self._space(namespace).deletions
+        return [key for key in keys if key in deletions and deletions[key].write_id == write_id]
 
     async def take_due_blobs(self, namespace: str, limit: int, *, backoff_us: int) -> list[DueBlob]:
         space, now = self._space(namespace), self._clock()
@@ -265,6 +280,7 @@ class MemoryCatalog(Catalog):
         for blob in due:
             space.blobs[blob.blob_id].state = "dead"
             space.blobs[blob.blob_id].due_at = now + backoff_us
+        _prune(space, now - DELETIONS_KEPT_US)
         return due
 
     async def due_blobs(self, namespace: str, limit: int) -> list[DueBlob]:
@@ -310,6 +326,34 @@ class MemoryCatalog(Catalog):
             dead_blobs=states.count("dead"),
         )
 
+    async def create_snapshot(self, namespace: str, snapshot_id: str, name: str) -> SnapshotRow:
+        space, now = self._space(namespace), self._clock()
+        sizes = [row.byte_size for row in space.rows.values() if _is_live(row, now)]
+        watermark = version_watermark(self._version)
+        made = SnapshotRow(snapshot_id, name, watermark, len(sizes), sum(sizes), now)
+        return space.snapshots.setdefault(snapshot_id, made)
+
+    async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
+        return self._space(namespace).snapshots.get(snapshot_id)
+
+    async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
+        place = VersionPass.of(since)
+        space, now = self._space(namespace), self._clock()
+        place.check(self._version, space.pruned)
+        upper = self._version if place.upper is None else place.upper
+        changes = [_change_of(row, now) for row in space.rows.values()] + [
+            Change(gone.kind, key, gone.version, None)
+            for key, gone in space.deletions.items()
+            if key not in space.rows
+        ]
+        after = place.version, place.key
+        found = [
+            change
+            for change in sorted(changes, key=_place_of)
+            if _place_of(change) > after and change.version <= upper
+        ]
+        return place.page(found[:limit], upper, limit)
+
     def _space(self, namespace: str) -> _Space:
         if self._closed:
             raise ClosedError("the memory catalog is closed")
@@ -320,13 +364,32 @@ class MemoryCatalog(Catalog):
         for row in rows:
             del space.rows[row.key], space.write_ids[row.key]
             space.words.pop(row.key, None)
-            space.removed_by[row.key] = write_id
+            kind = "deleted" if _is_live(row, now) else "expired"
+            space.deletions[row.key] = _Deletion(self._version, write_id, kind, now)
         dead = _retire(space, {row.key for row in rows}, now)
         return [Removed(row.key, _is_live(row, now), dead.get(row.key)) for row in rows]
 
 
 def _is_live(row: Row, now: int) -> bool:
     return row.expires_at is None or row.expires_at > now
+
+
+def _place_of(change: Change) -> tuple[int, str]:
+    return change.version, change.key
+
+
+def _change_of(row: Row, now: int) -> Change:
+    if _is_live(row, now):
+        return Change("stored", row.key, row.version, row._replace(inlined_value=None))
+    return Change("expired", row.key, row.version, None)
+
+
+def _prune(space: _Space, before: int) -> None:
+    """Forget the deletions until *before*, and remember up to where."""
+    old = {key: gone for key, gone in space.deletions.items() if gone.deleted_at <= before}
+    for key, gone in old.items():
+        space.pruned = max(space.pruned, gone.version)
+        del space.deletions[key]
 
 
 def _state(space: _Space, blob_id: str) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from . import about, entries, exporting, housekeeping, importing
+from . import about, changing, entries, exporting, housekeeping, importing
 from .making import make_app
 from .session import Session, UsageError
 
@@ -23,6 +23,8 @@ _APP = make_app(
         "cleanup": housekeeping.cleanup,
         "gc": housekeeping.gc,
         "verify": housekeeping.verify,
+        "snapshot": changing.snapshot,
+        "changes": changing.changes,
         "export": exporting.export,
         "import": importing.import_,
         "schema": about.schema,

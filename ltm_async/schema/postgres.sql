@@ -81,6 +81,38 @@ CREATE INDEX IF NOT EXISTS ltm_texts_words ON @schema@.ltm_texts USING gin (word
 
 CREATE SEQUENCE IF NOT EXISTS @schema@.ltm_version;
 
+-- Which transaction changed a row last. Transactions end in another order than they begin, so what
+-- has changed since a moment is what that moment's snapshot does not see, and no number can tell.
+-- Rows of before this column was there are seen by every snapshot.
+ALTER TABLE @schema@.ltm_entries ADD COLUMN IF NOT EXISTS changed_by xid8 NOT NULL DEFAULT '0';
+ALTER TABLE @schema@.ltm_deletions ADD COLUMN IF NOT EXISTS changed_by xid8 NOT NULL DEFAULT '0',
+    ADD COLUMN IF NOT EXISTS expired boolean NOT NULL DEFAULT false;
+CREATE INDEX IF NOT EXISTS ltm_entries_changed
+    ON @schema@.ltm_entries (namespace, changed_by, key);
+CREATE INDEX IF NOT EXISTS ltm_deletions_changed
+    ON @schema@.ltm_deletions (namespace, changed_by, key);
+-- Rows that were restored into another cluster have numbers that are yet to come in this one.
+UPDATE @schema@.ltm_entries SET changed_by = pg_current_xact_id()
+    WHERE changed_by >= pg_snapshot_xmax(pg_current_snapshot());
+UPDATE @schema@.ltm_deletions SET changed_by = pg_current_xact_id()
+    WHERE changed_by >= pg_snapshot_xmax(pg_current_snapshot());
+
+CREATE TABLE IF NOT EXISTS @schema@.ltm_pruned (  -- the last deletion that was forgotten
+    namespace  text COLLATE "C" PRIMARY KEY,
+    changed_by xid8 NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS @schema@.ltm_snapshots (
+    namespace   text COLLATE "C" NOT NULL,
+    id          text COLLATE "C" NOT NULL,
+    name        text NOT NULL,
+    watermark   text NOT NULL,
+    entry_count bigint NOT NULL,
+    total_bytes bigint NOT NULL,
+    created_at  bigint NOT NULL,
+    PRIMARY KEY (namespace, id)
+);
+
 CREATE OR REPLACE FUNCTION @schema@.ltm_now() RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
@@ -175,6 +207,7 @@ DECLARE
     places tid[];
     changed bigint;
     present record;
+    transaction xid8 := pg_current_xact_id();
 BEGIN
     IF cardinality(fresh) > 0 THEN
         places := @schema@.ltm_lock_blobs(in_namespace, fresh);
@@ -227,9 +260,10 @@ BEGIN
         EXIT WHEN present.held = cardinality(in_keys);
 
         INSERT INTO @schema@.ltm_entries (namespace, key, version, write_id, content_hash,
-            byte_size, inlined_value, blob_id, metadata, expires_at, created_at, updated_at)
+            byte_size, inlined_value, blob_id, metadata, expires_at, created_at, updated_at,
+            changed_by)
         SELECT in_namespace, x.k, new_version, in_write_id, x.h, x.size, x.v, x.b, x.m,
-            coalesce(now_us + x.ttl, x.ends), now_us, now_us
+            coalesce(now_us + x.ttl, x.ends), now_us, now_us, transaction
         FROM unnest(in_keys, in_hashes, in_sizes, in_values, in_blob_ids, in_metadata, in_ttls,
             in_ends) AS x (k, h, size, v, b, m, ttl, ends)
         WHERE x.v IS NOT NULL OR x.b IS NOT NULL
@@ -249,7 +283,7 @@ BEGIN
                 WHEN (e.expires_at IS NULL OR e.expires_at > now_us)
                     AND e.created_at BETWEEN 0 AND now_us  -- a forged one heals
                 THEN e.created_at ELSE now_us END,
-            updated_at = now_us
+            updated_at = now_us, changed_by = transaction
         FROM unnest(present.places, in_hashes, in_sizes, in_values, in_blob_ids, in_metadata,
             in_ttls, in_ends) AS x (place, h, size, v, b, m, ttl, ends)
         WHERE e.ctid = x.place;
@@ -307,7 +341,7 @@ BEGIN
         version = nextval('@schema@.ltm_version'), write_id = in_write_id, updated_at = now_us,
         expires_at = CASE WHEN in_new_expiry THEN coalesce(now_us + in_ttl, in_end)
             ELSE e.expires_at END,
-        metadata = coalesce(in_metadata, e.metadata)
+        metadata = coalesce(in_metadata, e.metadata), changed_by = pg_current_xact_id()
     WHERE e.namespace = in_namespace AND e.key = in_key
         AND (e.expires_at IS NULL OR e.expires_at > now_us)
     RETURNING e.key, e.version, e.content_hash, e.byte_size, e.inlined_value, e.blob_id,
@@ -329,11 +363,14 @@ BEGIN
         DELETE FROM @schema@.ltm_entries AS e WHERE e.ctid = ANY (in_places)
         RETURNING e.key, (e.expires_at IS NULL OR e.expires_at > in_now) AS was_live
     ), marked AS (
-        INSERT INTO @schema@.ltm_deletions AS d (namespace, key, version, write_id, deleted_at)
-        SELECT in_namespace, gone.key, nextval('@schema@.ltm_version'), in_write_id, in_now
+        INSERT INTO @schema@.ltm_deletions AS d
+            (namespace, key, version, write_id, deleted_at, expired, changed_by)
+        SELECT in_namespace, gone.key, nextval('@schema@.ltm_version'), in_write_id, in_now,
+            NOT gone.was_live, pg_current_xact_id()
         FROM gone ORDER BY gone.key
         ON CONFLICT (namespace, key) DO UPDATE SET version = excluded.version,
-            write_id = excluded.write_id, deleted_at = excluded.deleted_at
+            write_id = excluded.write_id, deleted_at = excluded.deleted_at,
+            expired = excluded.expired, changed_by = excluded.changed_by
     )
     -- What the ledger says was theirs, not what a row said: that may be another's.
     SELECT gone.key, gone.was_live, dead.blob_id
@@ -553,7 +590,14 @@ BEGIN
         SELECT ctid FROM @schema@.ltm_deletions
         WHERE namespace = in_namespace AND deleted_at <= now_us - in_keep_deletions
         ORDER BY deleted_at LIMIT in_limit FOR UPDATE SKIP LOCKED);
-    DELETE FROM @schema@.ltm_deletions WHERE ctid = ANY (places);
+    IF cardinality(places) > 0 THEN
+        WITH gone AS (
+            DELETE FROM @schema@.ltm_deletions WHERE ctid = ANY (places) RETURNING changed_by)
+        INSERT INTO @schema@.ltm_pruned AS p (namespace, changed_by)
+        SELECT in_namespace, max(changed_by::text::numeric)::text::xid8 FROM gone
+        ON CONFLICT (namespace) DO UPDATE SET
+            changed_by = greatest(p.changed_by, excluded.changed_by);
+    END IF;
     places := ARRAY (
         SELECT ctid FROM @schema@.ltm_blobs
         WHERE namespace = in_namespace AND state <> 'live' AND due_at <= now_us
@@ -637,6 +681,106 @@ LANGUAGE sql STABLE AS $$
         blob.pending, blob.dead
     FROM entry, blob
 $$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_find_snapshot(in_namespace text, in_id text)
+RETURNS TABLE (id text, name text, watermark text, entry_count bigint, total_bytes bigint,
+    created_at bigint)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT s.id, s.name, s.watermark, s.entry_count, s.total_bytes, s.created_at
+    FROM @schema@.ltm_snapshots AS s WHERE namespace = in_namespace AND id = in_id;
+END $$;
+
+-- What it counts and its watermark are of one statement, and so of one moment.
+CREATE OR REPLACE FUNCTION @schema@.ltm_snapshot(in_namespace text, in_id text, in_name text)
+RETURNS TABLE (id text, name text, watermark text, entry_count bigint, total_bytes bigint,
+    created_at bigint)
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    durably text := @schema@.ltm_durably();
+BEGIN
+    INSERT INTO @schema@.ltm_snapshots AS s
+    SELECT in_namespace, in_id, in_name, pg_current_snapshot()::text, count(*),
+        coalesce(sum(e.byte_size), 0)::bigint, (SELECT @schema@.ltm_now())
+    FROM @schema@.ltm_entries AS e
+    WHERE e.namespace = in_namespace
+        AND (e.expires_at IS NULL OR e.expires_at > (SELECT @schema@.ltm_now()))
+    ON CONFLICT ON CONSTRAINT ltm_snapshots_pkey DO NOTHING;
+    RETURN QUERY SELECT * FROM @schema@.ltm_find_snapshot(in_namespace, in_id);
+END $$;
+
+-- A page of what in_since, a snapshot, does not see and in_upper does, above the place of the page
+-- before. Without in_since it is all, and without in_upper what can be seen now. In a first row
+-- without a kind is how far the pass goes. As transactions are not in the order of their ends, a
+-- deletion is left out where its key has a row: that is later, and in this pass or the next.
+-- LT004: deletions since then were forgotten. LT005: it is ahead of this cluster. LT006: rows are.
+CREATE OR REPLACE FUNCTION @schema@.ltm_changes(
+    in_namespace text, in_since text, in_upper text, in_after text, in_after_key text,
+    in_limit bigint
+) RETURNS TABLE (
+    kind text, changed_by text, key text, version bigint, content_hash text, byte_size bigint,
+    inlined_value text, blob_id text, metadata text, expires_at bigint, created_at bigint,
+    updated_at bigint)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_sort = off AS $$
+#variable_conflict use_column
+DECLARE
+    seen pg_snapshot := in_since;
+    upper pg_snapshot := coalesce(in_upper::pg_snapshot, pg_current_snapshot());
+    ends xid8 := pg_snapshot_xmax(pg_current_snapshot());
+    after xid8 := coalesce(in_after, pg_snapshot_xmin(seen)::text, '0');
+BEGIN
+    IF pg_snapshot_xmax(seen) > ends OR pg_snapshot_xmax(upper) > ends THEN
+        RAISE EXCEPTION 'a snapshot of another cluster' USING ERRCODE = 'LT005';
+    END IF;
+    IF EXISTS (
+        SELECT FROM @schema@.ltm_pruned
+        WHERE namespace = in_namespace AND changed_by >= pg_snapshot_xmin(seen)
+    ) THEN
+        RAISE EXCEPTION 'deletions were forgotten' USING ERRCODE = 'LT004';
+    END IF;
+    IF coalesce(
+        (SELECT true FROM @schema@.ltm_entries
+        WHERE namespace = in_namespace AND changed_by >= ends ORDER BY changed_by LIMIT 1),
+        (SELECT true FROM @schema@.ltm_deletions
+        WHERE namespace = in_namespace AND changed_by >= ends ORDER BY changed_by LIMIT 1)
+    ) THEN
+        RAISE EXCEPTION 'rows of another cluster' USING ERRCODE = 'LT006';
+    END IF;
+    kind := NULL;
+    key := upper::text;
+    RETURN NEXT;
+    RETURN QUERY
+    SELECT c.kind, c.changed_by::text, c.key, c.version, c.content_hash, c.byte_size,
+        c.inlined_value, c.blob_id, c.metadata, c.expires_at, c.created_at, c.updated_at
+    FROM (
+        (SELECT CASE WHEN e.expires_at <= (SELECT @schema@.ltm_now()) THEN 'expired'
+                ELSE 'stored' END,
+            e.changed_by, e.key, e.version, e.content_hash, e.byte_size, NULL::text, e.blob_id,
+            e.metadata, e.expires_at, e.created_at, e.updated_at
+        FROM @schema@.ltm_entries AS e
+        WHERE e.namespace = in_namespace AND (e.changed_by, e.key) > (after, in_after_key)
+            AND e.changed_by < pg_snapshot_xmax(upper)
+            AND pg_visible_in_snapshot(e.changed_by, upper)
+            AND (seen IS NULL OR NOT pg_visible_in_snapshot(e.changed_by, seen))
+        ORDER BY e.changed_by, e.key LIMIT in_limit)
+        UNION ALL
+        (SELECT CASE WHEN d.expired THEN 'expired' ELSE 'deleted' END,
+            d.changed_by, d.key, d.version, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+        FROM @schema@.ltm_deletions AS d
+        WHERE d.namespace = in_namespace AND (d.changed_by, d.key) > (after, in_after_key)
+            AND d.changed_by < pg_snapshot_xmax(upper)
+            AND pg_visible_in_snapshot(d.changed_by, upper)
+            AND (seen IS NULL OR NOT pg_visible_in_snapshot(d.changed_by, seen))
+            AND NOT EXISTS (
+                SELECT FROM @schema@.ltm_entries AS e
+                WHERE e.namespace = in_namespace AND e.key = d.key)
+        ORDER BY d.changed_by, d.key LIMIT in_limit)
+    ) AS c (kind, changed_by, key, version, content_hash, byte_size, inlined_value, blob_id,
+        metadata, expires_at, created_at, updated_at)
+    ORDER BY c.changed_by, c.key LIMIT in_limit;
+END $$;
 
 DELETE FROM @schema@.ltm_schema;
 INSERT INTO @schema@.ltm_schema VALUES (@version@);

@@ -14,11 +14,13 @@ from .faults import Faults, Mode, faulty_blob_store, faulty_catalog
 if TYPE_CHECKING:
     from .blobs import BlobStoreContract
     from .catalogs import CatalogContract
+    from .changes import ChangesContract
     from .searching import SearchContract
 
 __all__ = [
     "BlobStoreContract",
     "CatalogContract",
+    "ChangesContract",
     "Faults",
     "ManualClock",
     "Mode",
@@ -35,6 +37,7 @@ def __getattr__(name: str) -> Any:
         "BlobStoreContract": ".blobs",
         "CatalogContract": ".catalogs",
         "SearchContract": ".searching",
+        "ChangesContract": ".changes",
     }
     if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

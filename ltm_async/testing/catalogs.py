@@ -59,6 +59,7 @@ class CatalogContract:
         tests = {name for name in vars(cls) if name.startswith("test_")}
         if hidden := tests & set(vars(CatalogContract)):
             raise TypeError(f"{cls.__name__} hides contract tests: {sorted(hidden)}")
+        super().__init_subclass__()
 
     @pytest.fixture
     def catalog(self) -> Catalog:

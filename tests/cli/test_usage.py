@@ -29,6 +29,8 @@ COMMANDS = [
     "cleanup",
     "gc",
     "verify",
+    "snapshot",
+    "changes",
     "export",
     "import",
     "schema",
@@ -157,7 +159,16 @@ class TestWrongUse:
 class TestStoreFailed:
     @pytest.mark.parametrize(
         "args",
-        [["stats"], ["list"], ["verify"], ["cleanup"], ["gc"], ["export"], ["store", "k", CANARY]],
+        [
+            ["stats"],
+            ["list"],
+            ["verify"],
+            ["cleanup"],
+            ["gc"],
+            ["export"],
+            ["changes"],
+            ["store", "k", CANARY],
+        ],
         ids=" ".join,
     )
     def test_it_is_3_and_told_in_one_line(self, ltm: Run, args: list[str]) -> None:

@@ -14,6 +14,7 @@ from ...filters import Filter
 from ...protocols import (
     Catalog,
     CatalogStats,
+    ChangePage,
     DueBlob,
     LedgerBlob,
     Matches,
@@ -22,12 +23,13 @@ from ...protocols import (
     Reservation,
     Resolved,
     Row,
+    SnapshotRow,
     Write,
     Written,
 )
 from ...shared import Shared
 from ...text import Query
-from . import layout, ledger, texts
+from . import feed, layout, ledger, texts
 from .changes import Changes, StaleError, Usage
 from .client import Client, ClientKey, close, connect
 from .committing import Batch, check_version
@@ -39,7 +41,6 @@ from .statuses import NAME
 
 T = TypeVar("T")
 
-DELETIONS_KEPT_US = 7 * 86_400 * 1_000_000
 BATCH_BYTES = 8 * 1024 * 1024
 """Of the 10 MiB that a request may have (https://firebase.google.com/docs/firestore/quotas)."""
 ROUNDS = 10
@@ -59,8 +60,8 @@ class FirestoreCatalog(Catalog):
     Args:
         project: Its id; None for that of the environment.
         database: Its id; None for ``(default)``.
-        collection_prefix: Before ``ltm_entries``, ``ltm_blobs`` and ``ltm_deletions``; of letters,
-            digits, ``_`` and ``-``.
+        collection_prefix: Before ``ltm_entries`` and the names of the other collections; of
+            letters, digits, ``_`` and ``-``.
         credentials_file: A service account's; None for what the environment gives
             (https://cloud.google.com/docs/authentication/application-default-credentials).
         batch_bytes: What the rows of one commit may have together, 64 KiB to 9 MiB; a
@@ -156,7 +157,7 @@ class FirestoreCatalog(Catalog):
             if metadata is not None:
                 data["metadata"] = metadata
             changes = Changes()
-            changes.replace(ENTRIES, seen, data)
+            changes.replace(ENTRIES, seen, data, stamped=layout.changed_field(space))
             version = await documents.commit(changes)
             now = seen._replace(version=version, data={**seen.data, **data})
             return layout.to_row(key, now)
@@ -317,12 +318,7 @@ class FirestoreCatalog(Catalog):
             later = {**layout.state_data(space, "dead", now_us + backoff_us)}
             for blob in due:
                 changes.replace(BLOBS, blob, later)
-            old = Range(
-                "age", layout.first_of(space), layout.instant(space, now_us - DELETIONS_KEPT_US)
-            )
-            marks = await documents.query(DELETIONS, old, limit=limit, fields=("age",))
-            for name, mark in marks.documents.items():
-                changes.delete(DELETIONS, name, updated=mark.updated)
+            await feed.prune_deletions(documents, changes, space, now_us, limit)
             if changes:
                 await documents.commit(changes)
             return [_due_blob(blob) for blob in due]
@@ -357,6 +353,21 @@ class FirestoreCatalog(Catalog):
     async def stats(self, namespace: str) -> CatalogStats:
         return await ledger.count(await self._documents(), namespace, self._time)
 
+    async def create_snapshot(self, namespace: str, snapshot_id: str, name: str) -> SnapshotRow:
+        return await self._settled(
+            lambda documents: feed.create_snapshot(
+                documents, self._time, namespace, snapshot_id, name
+            )
+        )
+
+    async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
+        return await feed.get_snapshot(await self._documents(), namespace, snapshot_id)
+
+    async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
+        place = feed.TimePass.of(since)
+        documents = await self._documents()
+        return await feed.list_changes(documents, self._time, namespace, place, limit)
+
     # What the operations have in common
 
     async def _settled(self, attempt: Callable[[Documents], Awaitable[T]]) -> T:
@@ -384,11 +395,14 @@ class FirestoreCatalog(Catalog):
         if not present:
             return []
         space = layout.space_of(namespace)
+        stamped = layout.changed_field(space)
         changes = Changes()
         blobs: dict[str, str] = {}
         for key, document in present.items():
             changes.delete(ENTRIES, document.name, updated=document.updated)
-            changes.put(DELETIONS, document.name, layout.mark_data(space, key, write_id, now_us))
+            expired = not layout.is_live(document, now_us)
+            mark = layout.mark_data(space, key, write_id, now_us, expired=expired)
+            changes.put(DELETIONS, document.name, mark, stamped=stamped)
             blob_id = layout.blob_of(document)
             if blob_id is not None:
                 blobs[blob_id] = key

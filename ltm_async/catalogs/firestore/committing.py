@@ -50,6 +50,7 @@ class Batch:
         unchanged: list[str] = []
         ends: dict[str, int] = {}
         replaced: dict[str, str] = {}
+        stamped = layout.changed_field(space)
         for name, write in named.items():
             seen = present.get(name)
             live = seen if seen is not None and layout.is_live(seen, now_us) else None
@@ -73,9 +74,9 @@ class Batch:
             )
             text = texts.text_data(self._namespace, write.words) if write.words else {}
             if seen is None:
-                changes.create(ENTRIES, name, data | text)
+                changes.create(ENTRIES, name, data | text, stamped=stamped)
                 continue
-            changes.replace(ENTRIES, seen, data | (text or texts.NO_TEXT))
+            changes.replace(ENTRIES, seen, data | (text or texts.NO_TEXT), stamped=stamped)
             held = layout.blob_of(seen)
             if held is not None and held != blob_id:
                 replaced[held] = write.key

@@ -9,8 +9,8 @@ from ...deadline import remaining_s
 from ...errors import StoreError
 from .changes import Changes, Found, StaleError, Usage
 from .client import Client
-from .layout import Document, Range
-from .messages import ask_any, ask_range, document, to_us
+from .layout import Document, Range, Since
+from .messages import ask_any, ask_range, ask_since, document, to_us
 
 LONGEST_S = 60.0
 """For a request in a call without a deadline."""
@@ -103,6 +103,16 @@ class Documents:
                 count = answer.result.aggregate_fields["n"].integer_value
         self._usage.reads += 1 + count // 1000
         return count
+
+    async def query_since(
+        self, collection: str, since: Since, *, limit: int, fields: Sequence[str]
+    ) -> Found:
+        """Up to *limit* documents by an instant, in its order."""
+        request = self._client.query_request(parent=self._root)
+        place = self._prefix + collection
+        query = request.structured_query
+        ask_since(query, place, since, limit=limit, fields=fields, home=f"{self._root}/")
+        return await self._asked(request)
 
     async def _asked(self, request: Any) -> Found:
         self._usage.requests += 1

@@ -1,13 +1,13 @@
-"""Which indexes Firestore need not keep: all that it makes by itself but five."""
+"""Which indexes Firestore need not keep: all that it makes by itself but a few."""
 
 from __future__ import annotations
 
 import json
 
 LOOKED_UP = {
-    "ltm_entries": ("place", "ends", "tokens"),
+    "ltm_entries": ("place", "ends", "changed", "tokens"),
     "ltm_blobs": ("place", "due"),
-    "ltm_deletions": ("age",),
+    "ltm_deletions": ("age", "changed"),
 }
 NOT_LOOKED_UP = {
     "ltm_entries": (
@@ -15,7 +15,7 @@ NOT_LOOKED_UP = {
         "metadata", "expires_at", "created_at", "updated_at", "text",
     ),
     "ltm_blobs": ("namespace", "blob_id", "key", "byte_size", "committed", "state", "due_at"),
-    "ltm_deletions": ("key", "write_id"),
+    "ltm_deletions": ("key", "write_id", "expired"),
 }  # fmt: skip
 
 

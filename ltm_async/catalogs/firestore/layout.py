@@ -7,6 +7,7 @@ Firestore makes by itself are enough.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,8 +17,12 @@ from ...protocols import Row, Write
 ENTRIES = "ltm_entries"
 BLOBS = "ltm_blobs"
 DELETIONS = "ltm_deletions"
+PRUNED = "ltm_pruned"
+SNAPSHOTS = "ltm_snapshots"
 
 Data = Mapping[str, Any]
+
+_ENTRY_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class Document(NamedTuple):
@@ -39,6 +44,17 @@ class Range(NamedTuple):
     high: str
 
 
+class Since(NamedTuple):
+    """Instants of one field of our collections, from *low_us* to *high_us*."""
+
+    field: str
+    low_us: int
+    high_us: int
+    after_ns: int = 0
+    """Go on behind this instant and document."""
+    after_name: str = ""
+
+
 def space_of(namespace: str) -> str:
     """The beginning of every text that belongs to *namespace*, all of one length."""
     return hashlib.sha256(namespace.encode()).hexdigest()[:32] + "/"
@@ -48,6 +64,10 @@ def entry_name(namespace: str, key: str) -> str:
     return hashlib.sha256(f"{namespace}\0{key}".encode()).hexdigest()
 
 
+def is_entry_name(name: str) -> bool:
+    return _ENTRY_NAME.fullmatch(name) is not None
+
+
 def blob_name(space: str, blob_id: str) -> str:
     return f"{space[:-1]}-{blob_id}"
 
@@ -55,6 +75,19 @@ def blob_name(space: str, blob_id: str) -> str:
 def instant(space: str, instant_us: int) -> str:
     """A text that sorts as instants do, from the year 1 to 9999."""
     return f"{space}{instant_us - FIRST_US:018d}"
+
+
+def changed_field(space: str) -> str:
+    """Where a document has the instant of its last change.
+
+    An index of its own for each namespace: each member of a map is indexed by itself, while a field
+    that all had in common would need an index together with the namespace.
+    """
+    return f"changed.{changed_in(space)}"
+
+
+def changed_in(space: str) -> str:
+    return f"n{space[:-1]}"
 
 
 def first_of(space: str) -> str:
@@ -169,6 +202,13 @@ def state_data(space: str, state: str, due_at: int | None) -> dict[str, Any]:
     return {"state": state, "due_at": due_at, "due": due}
 
 
-def mark_data(space: str, key: str, write_id: str, now_us: int) -> dict[str, Any]:
+def mark_data(space: str, key: str, write_id: str, now_us: int, *, expired: bool) -> dict[str, Any]:
     """That an entry was deleted."""
-    return {"key": key, "write_id": write_id, "age": instant(space, now_us)}
+    age = instant(space, now_us)
+    return {"key": key, "write_id": write_id, "age": age, "expired": expired}
+
+
+def changed_ns(document: Document, space: str) -> int:
+    """When the server was asked for its last change; 0 of one older than that field."""
+    changed = document.data.get("changed")
+    return changed.get(changed_in(space), 0) if isinstance(changed, dict) else 0

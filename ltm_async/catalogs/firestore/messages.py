@@ -1,21 +1,26 @@
-"""Fields as protobuf has them, and as we do: texts, lists of them, whole numbers, true or false,
-and nothing. Lists are written and looked up, never read."""
+"""Fields as protobuf has them, and as we do: texts, whole numbers, true or false, and nothing.
+
+Besides there are lists of texts, which we write and look up only, and maps of instants, which we
+read only, in nanoseconds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .layout import Data, Document, Range
+from .layout import Data, Document, Range, Since
 
 FOREIGN = object()
 """Stands for a value of a kind that we never write."""
 _OURS = {"string_value", "integer_value", "boolean_value"}
 _AND = 1
 _LESS_THAN = 1
+_LESS_THAN_OR_EQUAL = 2
 _GREATER_THAN_OR_EQUAL = 4
 _ARRAY_CONTAINS_ANY = 9
 _ASCENDING = 1
+_REQUEST_TIME = 1
 
 
 def fill(fields: Any, data: Data) -> None:
@@ -45,10 +50,25 @@ def document(message: Any) -> Document:
         kind = value.WhichOneof("value_type")
         if kind in _OURS:
             data[name] = getattr(value, kind)
+        elif kind == "map_value":
+            data[name] = _instants(value.map_value.fields)
         else:
             data[name] = None if kind == "null_value" else FOREIGN
     updated = message.update_time
     return Document(message.name.rpartition("/")[2], data, updated, to_us(updated))
+
+
+def _instants(fields: Any) -> dict[str, int]:
+    return {
+        name: fields[name].timestamp_value.seconds * 10**9 + fields[name].timestamp_value.nanos
+        for name in fields
+        if fields[name].WhichOneof("value_type") == "timestamp_value"
+    }
+
+
+def stamp(write: Any, field: str) -> None:
+    """Have the server enter in *field* when it was asked for *write*."""
+    write.update_transforms.add(field_path=field, set_to_server_value=_REQUEST_TIME)
 
 
 def to_us(moment: Any) -> int:
@@ -81,3 +101,32 @@ def ask_any(query: Any, collection: str, field: str, texts: Sequence[str]) -> No
     condition.field.field_path = field
     condition.op = _ARRAY_CONTAINS_ANY
     _fill_texts(condition.value.array_value, texts)
+
+
+def ask_since(
+    query: Any, collection: str, since: Since, *, limit: int, fields: Iterable[str], home: str
+) -> None:
+    """Make *query* ask for the instants of a field, in their order and that of names."""
+    query.from_.add(collection_id=collection)
+    both = query.where.composite_filter
+    both.op = _AND
+    for op, bound in (
+        (_GREATER_THAN_OR_EQUAL, since.low_us),
+        (_LESS_THAN_OR_EQUAL, since.high_us),
+    ):
+        half = both.filters.add().field_filter
+        half.field.field_path = since.field
+        half.op = op
+        _set_instant(half.value, bound * 1_000)
+    for field in (since.field, "__name__"):
+        query.order_by.add(direction=_ASCENDING).field.field_path = field
+    if since.after_name:
+        _set_instant(query.start_at.values.add(), since.after_ns)
+        query.start_at.values.add().reference_value = f"{home}{collection}/{since.after_name}"
+    query.limit.value = limit
+    for name in fields:
+        query.select.fields.add(field_path=name)
+
+
+def _set_instant(value: Any, instant_ns: int) -> None:
+    value.timestamp_value.seconds, value.timestamp_value.nanos = divmod(instant_ns, 10**9)

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from ...cursors import DELETIONS_KEPT_US
 from ...dsn import Address
 from ...entry import NEVER, Expiry, prefix_end
 from ...errors import ClosedError
@@ -13,6 +14,7 @@ from ...filters import Filter
 from ...protocols import (
     Catalog,
     CatalogStats,
+    ChangePage,
     DueBlob,
     LedgerBlob,
     Matches,
@@ -21,6 +23,7 @@ from ...protocols import (
     Reservation,
     Resolved,
     Row,
+    SnapshotRow,
     Write,
     Written,
 )
@@ -28,12 +31,12 @@ from ...shared import Shared
 from ...text import Query
 from ...tsearch import answer, ask, to_tsvector
 from .connecting import close, connect
+from .feed import SnapshotPass, to_snapshot
 from .options import PoolKey
 
 if TYPE_CHECKING:
     from .pool import Connections
 
-DELETIONS_KEPT_US = 7 * 86_400 * 1_000_000
 AFTER_ALL_KEYS = "\U0010ffff" * 257
 """Above every key: longer than one may be, of the last character."""
 
@@ -237,6 +240,17 @@ class PostgresCatalog(Catalog):
 
     async def stats(self, namespace: str) -> CatalogStats:
         return CatalogStats._make((await self._call("stats", namespace))[0])
+
+    async def create_snapshot(self, namespace: str, snapshot_id: str, name: str) -> SnapshotRow:
+        return to_snapshot((await self._call("snapshot", namespace, snapshot_id, name))[0])
+
+    async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
+        found = await self._call("find_snapshot", namespace, snapshot_id)
+        return to_snapshot(found[0]) if found else None
+
+    async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
+        place = SnapshotPass.of(since)
+        return place.page(await self._call("changes", namespace, *place, limit), limit)
 
     async def _call(
         self,

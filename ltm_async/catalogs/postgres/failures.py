@@ -16,11 +16,15 @@ from ...errors import (
     OutcomeUnknownError,
     StoreError,
     UnavailableError,
+    WatermarkExpiredError,
 )
 
 NAME = "postgres"
 CONFLICT = "LT001"
 FENCED = "LT002"
+PRUNED = "LT004"
+FOREIGN = "LT005"
+RESTORED = "LT006"
 
 _UNAVAILABLE = ("40001", "40P01", "53", "55", "57014", "57P03", "25006")
 """Serialization, deadlock, resources, locks, a cancelled statement, starting up, read-only."""
@@ -51,6 +55,10 @@ def commanding(keys: Sequence[str], versions: Sequence[int | None] = ()) -> Iter
     except asyncpg.PostgresError as exc:
         if exc.sqlstate == CONFLICT:
             raise _conflict(exc, keys, versions) from exc
+        if exc.sqlstate == PRUNED:
+            raise WatermarkExpiredError.pruned() from exc
+        if exc.sqlstate == FOREIGN:
+            raise WatermarkExpiredError.foreign() from exc
         _refuse(exc, OutcomeUnknownError)
     except asyncpg.InterfaceError as exc:  # asyncpg would not send it
         raise UnavailableError(f"{NAME}: {_text(exc)}", store=NAME) from exc
@@ -73,6 +81,12 @@ def _refuse(exc: asyncpg.PostgresError, broken: type[StoreError]) -> NoReturn:
         raise StoreError(
             f"{NAME}: the catalog's tables and functions are not there, or not this release's: "
             "`ltm schema postgres` prints what to run",
+            store=NAME,
+        ) from exc
+    if state == RESTORED:
+        raise StoreError(
+            f"{NAME}: the catalog was restored from another cluster: run what `ltm schema "
+            "postgres` prints, and begin from the beginning",
             store=NAME,
         ) from exc
     # Other texts quote what was sent, down to whole rows: the number has to do.

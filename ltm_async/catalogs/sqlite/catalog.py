@@ -9,6 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from ...clock import system_clock
+from ...cursors import VersionPass
 from ...entry import NEVER, Expiry, prefix_end
 from ...errors import (
     ClosedError,
@@ -20,6 +21,7 @@ from ...filters import Filter
 from ...protocols import (
     Catalog,
     CatalogStats,
+    ChangePage,
     DueBlob,
     LedgerBlob,
     Matches,
@@ -28,19 +30,18 @@ from ...protocols import (
     Reservation,
     Resolved,
     Row,
+    SnapshotRow,
     Write,
     Written,
 )
 from ...text import Query
 from ...worker import PerProcess
+from . import feed, texts
 from . import statements as sql
-from . import texts
 from .database import connect, connect_reader
 from .lane import Lane, is_undecodable, one_by_one, together
 
 T = TypeVar("T")
-
-DELETIONS_KEPT_US = 7 * 86_400 * 1_000_000
 
 
 def _is_live(expires_at: int | None, now: int) -> bool:
@@ -330,7 +331,7 @@ class SQLiteCatalog(Catalog):
             due = _due(conn, namespace, now, limit)
             ids = json.dumps([blob.blob_id for blob in due])
             conn.execute(sql.PUT_OFF, (now + backoff_us, namespace, ids))
-            conn.execute(sql.PRUNE_DELETIONS, (namespace, now - DELETIONS_KEPT_US, limit))
+            feed.prune_deletions(conn, namespace, now, limit)
             return due
 
         return await self._write(take)
@@ -366,6 +367,22 @@ class SQLiteCatalog(Catalog):
 
         return await self._read(count)
 
+    async def create_snapshot(self, namespace: str, snapshot_id: str, name: str) -> SnapshotRow:
+        # Counted outside of the writers' lock: it may take its time.
+        moment = await self._read(lambda conn, now: feed.read_moment(conn, namespace, now))
+        return await self._write(
+            lambda conn, now: feed.take_snapshot(conn, namespace, now, snapshot_id, name, moment)
+        )
+
+    async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
+        return await self._read(lambda conn, _now: feed.find_snapshot(conn, namespace, snapshot_id))
+
+    async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
+        place = VersionPass.of(since)
+        return await self._read(
+            lambda conn, now: feed.page_of_changes(conn, namespace, now, place, limit)
+        )
+
     @staticmethod
     def _remove(
         conn: sqlite3.Connection,
@@ -383,7 +400,13 @@ class SQLiteCatalog(Catalog):
         texts.drop(conn, namespace, list(live))
         # What the ledger says was theirs, not what a row said: that may be another's.
         dead = dict(conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, "[]")).fetchall())
-        conn.executemany(sql.ENTOMB, [(namespace, key, version, write_id, now) for key in live])
+        conn.executemany(
+            sql.ENTOMB,
+            [
+                (namespace, key, version, write_id, now, not was_live)
+                for key, was_live in live.items()
+            ],
+        )
         return [Removed(key, was_live, dead.get(key)) for key, was_live in live.items()]
 
     async def _read(self, query: Callable[[sqlite3.Connection, int], T]) -> T:

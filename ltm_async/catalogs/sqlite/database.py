@@ -67,6 +67,25 @@ CREATE TABLE ltm_texts (
     key       TEXT NOT NULL,
     UNIQUE (namespace, key)
 ) STRICT;
+CREATE INDEX ltm_entries_changed ON ltm_entries (namespace, version);
+ALTER TABLE ltm_deletions ADD COLUMN expired INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX ltm_deletions_changed ON ltm_deletions (namespace, version);
+
+CREATE TABLE ltm_pruned (            -- up to which version deletions were forgotten
+    namespace TEXT NOT NULL PRIMARY KEY,
+    version   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE ltm_snapshots (
+    namespace   TEXT NOT NULL,
+    id          TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    watermark   TEXT NOT NULL,
+    entry_count INTEGER NOT NULL,
+    total_bytes INTEGER NOT NULL,
+    created_at  INTEGER NOT NULL,
+    PRIMARY KEY (namespace, id)
+) STRICT, WITHOUT ROWID;
 """
 
 MIGRATIONS: tuple[str, ...] = (_V1, _V2)

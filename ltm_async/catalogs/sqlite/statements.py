@@ -43,10 +43,11 @@ RETURNING {ROW}"""
 DELETE = """
 DELETE FROM ltm_entries WHERE namespace = ? AND key IN (SELECT value FROM json_each(?))"""
 ENTOMB = """
-INSERT INTO ltm_deletions (namespace, key, version, write_id, deleted_at)
-VALUES (?, ?, ?, ?, ?)
+INSERT INTO ltm_deletions (namespace, key, version, write_id, deleted_at, expired)
+VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (namespace, key) DO UPDATE SET
-    version = excluded.version, write_id = excluded.write_id, deleted_at = excluded.deleted_at"""
+    version = excluded.version, write_id = excluded.write_id, deleted_at = excluded.deleted_at,
+    expired = excluded.expired"""
 LIST = """
 SELECT key, version, content_hash, byte_size, NULL, blob_id, metadata,
     expires_at, created_at, updated_at
@@ -80,7 +81,11 @@ UPDATE ltm_blobs SET state = 'dead', due_at = ?
 WHERE namespace = ? AND blob_id IN (SELECT value FROM json_each(?))"""
 PRUNE_DELETIONS = """
 DELETE FROM ltm_deletions WHERE (namespace, key) IN (
-    SELECT namespace, key FROM ltm_deletions WHERE namespace = ? AND deleted_at <= ? LIMIT ?)"""
+    SELECT namespace, key FROM ltm_deletions WHERE namespace = ? AND deleted_at <= ? LIMIT ?)
+RETURNING version"""
+REMEMBER_PRUNED = """
+INSERT INTO ltm_pruned (namespace, version) VALUES (?, ?)
+ON CONFLICT (namespace) DO UPDATE SET version = max(version, excluded.version)"""
 FORGET = """
 DELETE FROM ltm_blobs
 WHERE namespace = ? AND state = 'dead' AND blob_id IN (SELECT value FROM json_each(?))"""
@@ -131,3 +136,32 @@ SELECT w.words, e.key, e.version, e.content_hash, e.byte_size, NULL, e.blob_id, 
     e.expires_at, e.created_at, e.updated_at
 {_MATCHING} AND w.rank MATCH 'bm25(0.0, 1.0)'
 ORDER BY w.rank LIMIT :limit"""
+
+LAST_VERSION = "SELECT last FROM ltm_version"
+PRUNED = "SELECT version FROM ltm_pruned WHERE namespace = ?"
+CHANGES = f"""
+SELECT * FROM (
+    SELECT CASE WHEN {LIVE} THEN 'stored' ELSE 'expired' END AS kind, key, version, content_hash,
+        byte_size, NULL, blob_id, metadata, expires_at, created_at, updated_at
+    FROM ltm_entries INDEXED BY ltm_entries_changed
+    WHERE namespace = :namespace AND (version, key) > (:version, :after) AND version <= :upper
+    ORDER BY version, key LIMIT :limit)
+UNION ALL
+SELECT * FROM (
+    SELECT CASE WHEN expired THEN 'expired' ELSE 'deleted' END, key, version, NULL,
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    FROM ltm_deletions AS d INDEXED BY ltm_deletions_changed
+    WHERE namespace = :namespace AND (version, key) > (:version, :after) AND version <= :upper
+        AND NOT EXISTS (
+            SELECT 1 FROM ltm_entries AS e WHERE e.namespace = d.namespace AND e.key = d.key)
+    ORDER BY version, key LIMIT :limit)
+ORDER BY version, key LIMIT :limit"""
+TAKE_SNAPSHOT = """
+INSERT INTO ltm_snapshots (namespace, id, name, watermark, entry_count, total_bytes, created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, id) DO NOTHING"""
+SNAPSHOT = """
+SELECT id, name, watermark, entry_count, total_bytes, created_at
+FROM ltm_snapshots WHERE namespace = ? AND id = ?"""
+MOMENT = f"""
+SELECT (SELECT last FROM ltm_version), count(*), coalesce(sum(byte_size), 0)
+FROM ltm_entries WHERE namespace = :namespace AND {LIVE}"""
