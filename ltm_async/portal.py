@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 from .errors import BlockingCallError
 from .resting import HEAR_SIGNALS_EVERY_S, RestingLoop
 from .signals import Postponed
+from .worker import PerProcess
 
 T = TypeVar("T")
 
@@ -103,10 +104,17 @@ class Portal:
         """Wakes the daemon thread; a signal's handler may put too."""
         self._starting = threading.Lock()
 
-    def run(self, make: Callable[[], Coroutine[Any, Any, T]], *, allow_blocking: bool = False) -> T:
+    def run(
+        self,
+        make: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        allow_blocking: bool = False,
+        refusal: str = "this call would stop the event loop that runs in this thread",
+    ) -> T:
         """The result of the coroutine that *make* gives, in a copy of the caller's context.
 
-        What interrupts the waiting cancels the coroutine.
+        What interrupts the waiting cancels the coroutine. *refusal* says what to do instead where
+        the thread runs an event loop.
 
         Raises:
             BlockingCallError: The thread runs an event loop, and not *allow_blocking*, or it is
@@ -120,10 +128,7 @@ class Portal:
                     "update(), would wait for itself"
                 )
             if not allow_blocking:
-                raise BlockingCallError(
-                    "SyncLTMBackend would stop the event loop that runs in this thread: use "
-                    "LTMBackend and await it, or pass allow_blocking=True"
-                )
+                raise BlockingCallError(refusal)
         loop = self._loop or self._start()
         call = _Call(make, TURNS_AFTER_REST if loop.rested_s > REST_S else 0)
         try:
@@ -178,3 +183,13 @@ class Portal:
                     loop.run_out()
                 finally:
                     self._turn.release()
+
+
+_portals = PerProcess(Portal)
+
+
+def run_blocking(
+    make: Callable[[], Coroutine[Any, Any, T]], *, refusal: str, allow_blocking: bool = False
+) -> T:
+    """:meth:`Portal.run` on the portal that all blocking calls of the process share."""
+    return _portals.get().run(make, refusal=refusal, allow_blocking=allow_blocking)

@@ -10,16 +10,18 @@ from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from .backend import LTMBackend
-from .portal import Portal
+from .portal import run_blocking
 from .protocols import BlobStore, Catalog
 from .results import Result
 from .retry import RetryPolicy
-from .worker import PerProcess
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_portals = PerProcess(Portal)
+REFUSAL = (
+    "SyncLTMBackend would stop the event loop that runs in this thread: use LTMBackend and await "
+    "it, or pass allow_blocking=True"
+)
 
 
 def _blocking(
@@ -175,4 +177,4 @@ class SyncLTMBackend:
     stats = _blocking(LTMBackend.stats)
 
     def _run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return _portals.get().run(make, allow_blocking=self._allow_blocking)
+        return run_blocking(make, refusal=REFUSAL, allow_blocking=self._allow_blocking)
