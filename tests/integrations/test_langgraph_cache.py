@@ -83,7 +83,7 @@ async def test_a_ttl_is_in_seconds(rig: Rig, cache: LTMCache[Any]) -> None:
 async def test_clearing_takes_the_namespaces_named_and_no_other(
     rig: Rig, cache: LTMCache[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ltm_async.integrations.langgraph.cache.MAX_PAGE", 2)
+    monkeypatch.setattr("ltm_async.integrations.clearing.MAX_PAGE", 2)
     keys = [((*place, ""), f"k{n}") for place in [("a",), ("a", "b"), ("ab",)] for n in range(5)]
     await cache.aset(dict.fromkeys(keys, (1, None)))
     await rig.ltm.store("mine", 1)

@@ -9,12 +9,11 @@ from langgraph.cache.base import BaseCache, FullKey, Namespace, ValueT
 
 from ltm_async.backend import LTMBackend
 from ltm_async.errors import CorruptError
-from ltm_async.listing import MAX_PAGE
-from ltm_async.portal import run_blocking
+from ltm_async.integrations.clearing import delete_below
+from ltm_async.integrations.waiting import wait_for
 
 from .names import CACHE_ROOT, Name, entry_key, within
 from .serde import KnownTypes
-from .store import REFUSAL
 
 logger = logging.getLogger(__name__)
 
@@ -43,15 +42,15 @@ class LTMCache(BaseCache[ValueT]):
 
     def get(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
         """:meth:`aget`, waiting."""
-        return run_blocking(lambda: self.aget(keys), refusal=REFUSAL)
+        return wait_for(lambda: self.aget(keys))
 
     def set(self, pairs: Mapping[FullKey, tuple[ValueT, int | None]]) -> None:
         """:meth:`aset`, waiting."""
-        run_blocking(lambda: self.aset(pairs), refusal=REFUSAL)
+        wait_for(lambda: self.aset(pairs))
 
     def clear(self, namespaces: Sequence[Namespace] | None = None) -> None:
         """:meth:`aclear`, waiting."""
-        run_blocking(lambda: self.aclear(namespaces), refusal=REFUSAL)
+        wait_for(lambda: self.aclear(namespaces))
 
     async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
         """The values that are cached under *keys*, without those that are not.
@@ -96,18 +95,7 @@ class LTMCache(BaseCache[ValueT]):
             else [within(CACHE_ROOT, tuple(namespace)) for namespace in namespaces]
         )
         for prefix in prefixes:
-            await self._delete(prefix)
-
-    async def _delete(self, prefix: str) -> None:
-        cursor: str | None = None
-        while True:
-            page = await self._ltm.list_entries(prefix, cursor=cursor, limit=MAX_PAGE)
-            keys = [*(entry.key for entry in page.raise_for_error().entries), *page.errors]
-            if keys:
-                (await self._ltm.delete_batch(keys)).raise_for_error()
-            cursor = page.cursor
-            if cursor is None:
-                return
+            await delete_below(self._ltm, prefix)
 
 
 def _entry_key(key: FullKey) -> str:

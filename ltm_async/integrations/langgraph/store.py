@@ -20,7 +20,7 @@ from langgraph.store.base import (
 from ltm_async.backend import LTMBackend
 from ltm_async.config import check_names
 from ltm_async.errors import InvalidEntryError
-from ltm_async.portal import run_blocking
+from ltm_async.integrations.waiting import wait_for
 from ltm_async.transfer import fan_out
 
 from .items import entry_of, item_of, renew
@@ -29,10 +29,6 @@ from .namespaces import check_list, list_namespaces
 from .searching import Search
 
 READS_AT_ONCE = 10
-REFUSAL = (
-    "this call would stop the event loop that runs in this thread: await the method's async form,"
-    " whose name begins with a"
-)
 
 
 class LTMStore(BaseStore):
@@ -79,7 +75,7 @@ class LTMStore(BaseStore):
             BlockingCallError: The thread runs an event loop.
         """
         asked = list(ops)
-        return run_blocking(lambda: self.abatch(asked), refusal=REFUSAL)
+        return wait_for(lambda: self.abatch(asked))
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Do *ops*, with a result for each: an Item or None, items, namespaces, or None.
