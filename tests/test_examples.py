@@ -16,12 +16,15 @@ from ltm_async.testing import CatalogContract, ManualClock
 
 FOLDER = pathlib.Path(__file__).parents[1] / "examples"
 LAST_LINES = {
+    "blocking_code": "deleted: 100",
     "compare_and_swap": "after 20 updates side by side: {'visits': 30}",
     "configuration": "refused: the environment variable LTM_NO_SUCH_NAME is not set",
     "expiry": "entries removed: 1 blobs deleted: 1",
+    "lambda_handler": "counted on: True",
     "many_at_once": "nothing of it was written: True",
     "own_catalog": "{'commits': 2, 'reads': 2}",
     "store_and_retrieve": "deleted nothing True",
+    "yaml_configured": "librarian remembers ['Faust', 'Emma']",
 }
 
 

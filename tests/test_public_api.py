@@ -31,6 +31,7 @@ METHODS = {
     "verify",
     "open",
     "aclose",
+    "release",
 }
 HEAVY = (
     "asyncio",
@@ -190,7 +191,9 @@ def test_options_after_the_first_argument_are_keywords(method: str) -> None:
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
         inspect.Parameter.KEYWORD_ONLY,
     }
-    assert ("timeout" in [p.name for p in parameters]) is (method not in {"open", "aclose"})
+    assert ("timeout" in [p.name for p in parameters]) is (
+        method not in {"open", "aclose", "release"}
+    )
 
 
 def public_things() -> Iterator[tuple[str, object]]:

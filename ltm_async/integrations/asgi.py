@@ -53,8 +53,8 @@ _waiting: contextvars.ContextVar[_Waiting | None] = contextvars.ContextVar(
 def lifespan(ltm: LTMBackend, app_lifespan: Lifespan | Stateless | None = None) -> Lifespan:
     """The ``lifespan=`` of a Starlette or FastAPI app: connects before the first request.
 
-    The backend is then ``request.state.ltm``. It is not closed with the app, so that it serves the
-    process's next event loop as well; its connections end with the loop that they belong to.
+    The backend is then ``request.state.ltm``. When the app has stopped, its connections are closed
+    by :meth:`LTMBackend.release`, so that the app may be started again, as tests do.
 
     Args:
         ltm: The process's backend.
@@ -67,12 +67,15 @@ def lifespan(ltm: LTMBackend, app_lifespan: Lifespan | Stateless | None = None) 
 
     @contextlib.asynccontextmanager
     async def connected(app: Any) -> AsyncIterator[Mapping[str, Any]]:
-        await ltm.open()
-        if app_lifespan is None:
-            yield {STATE: ltm}
-            return
-        async with app_lifespan(app) as state:
-            yield {**(state or {}), STATE: ltm}
+        try:
+            await ltm.open()
+            if app_lifespan is None:
+                yield {STATE: ltm}
+            else:
+                async with app_lifespan(app) as state:
+                    yield {**(state or {}), STATE: ltm}
+        finally:
+            await ltm.release()
 
     return connected
 

@@ -130,11 +130,18 @@ def test_a_lifespan_goes_around_the_apps_own_and_may_begin_again(tmp_path: pathl
     assert events == ["start True", "stop"] * 2
 
 
-def test_the_connections_of_an_app_end_with_it(counted: Counted) -> None:
-    app = Starlette(lifespan=lifespan(counted.backend()))
-    with TestClient(app):
-        assert len(counted.pids()) == 1
-    counted.settle(0)
+def test_the_connections_of_an_app_end_before_it_has_stopped(counted: Counted) -> None:
+    """As they must: a server that was told to stop by a signal may be gone with its next step."""
+
+    async def live() -> None:
+        async with lifespan(ltm)(None) as state:
+            assert state == {"ltm": ltm}
+            assert len(counted.pids()) == 1
+        await asyncio.to_thread(counted.settle, 0)
+
+    ltm = counted.backend()
+    for _ in range(2):
+        asyncio.run(live())
 
 
 def test_an_app_does_not_start_without_its_store(tmp_path: pathlib.Path) -> None:
