@@ -22,6 +22,10 @@ REST_S = 0.01
 TURNS_AFTER_REST = 3
 """Of the loop, before a call begins: a connection that ended while the loop was at rest takes one
 for its last data, one for its end and one to be dropped."""
+REFUSAL = (
+    "SyncLTMBackend would stop the event loop that runs in this thread: use LTMBackend and await "
+    "it, or pass allow_blocking=True"
+)
 
 
 class _Call(Generic[T]):
@@ -109,7 +113,7 @@ class Portal:
         make: Callable[[], Coroutine[Any, Any, T]],
         *,
         allow_blocking: bool = False,
-        refusal: str = "this call would stop the event loop that runs in this thread",
+        refusal: str = REFUSAL,
     ) -> T:
         """The result of the coroutine that *make* gives, in a copy of the caller's context.
 
@@ -189,7 +193,10 @@ _portals = PerProcess(Portal)
 
 
 def run_blocking(
-    make: Callable[[], Coroutine[Any, Any, T]], *, refusal: str, allow_blocking: bool = False
+    make: Callable[[], Coroutine[Any, Any, T]],
+    *,
+    allow_blocking: bool = False,
+    refusal: str = REFUSAL,
 ) -> T:
-    """:meth:`Portal.run` on the portal that all blocking calls of the process share."""
-    return _portals.get().run(make, refusal=refusal, allow_blocking=allow_blocking)
+    """:meth:`Portal.run` of the one that all blocking calls of this process share."""
+    return _portals.get().run(make, allow_blocking=allow_blocking, refusal=refusal)

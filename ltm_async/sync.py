@@ -18,11 +18,6 @@ from .retry import RetryPolicy
 P = ParamSpec("P")
 T = TypeVar("T")
 
-REFUSAL = (
-    "SyncLTMBackend would stop the event loop that runs in this thread: use LTMBackend and await "
-    "it, or pass allow_blocking=True"
-)
-
 
 def _blocking(
     method: Callable[Concatenate[LTMBackend, P], Coroutine[Any, Any, Result]],
@@ -181,4 +176,9 @@ class SyncLTMBackend:
     stats = _blocking(LTMBackend.stats)
 
     def _run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return run_blocking(make, refusal=REFUSAL, allow_blocking=self._allow_blocking)
+        return run_blocking(make, allow_blocking=self._allow_blocking)
+
+
+def unblocked(ltm: SyncLTMBackend) -> tuple[LTMBackend, bool]:
+    """The backend behind *ltm*, and whether blocking calls may stop a loop."""
+    return ltm._ltm, ltm._allow_blocking
