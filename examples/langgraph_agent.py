@@ -10,8 +10,7 @@ from ltm_async import LTMBackend
 from ltm_async.cache import Cache
 from ltm_async.integrations.langgraph import LTMStore
 
-ltm = LTMBackend("sqlite:///memory.db", "./blobs")
-memory = LTMStore(ltm)
+memory = LTMStore(ltm := LTMBackend("sqlite:///memory.db", "./blobs"))
 
 
 class State(TypedDict):

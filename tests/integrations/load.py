@@ -18,11 +18,12 @@ TIMEOUT_S = 30.0
 async def answered(port: int, paths: list[str], told: collections.Counter[str]) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     while paths:
-        writer.write(_request(paths.pop()))
+        path = paths.pop()
+        writer.write(_request(path))
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length:")[2].split()[0])
-        await reader.readexactly(length)
-        told[head.split()[1].decode()] += 1
+        body = json.loads(await reader.readexactly(length))
+        told[head.split()[1].decode() if body.get("counted", True) else "not counted"] += 1
     writer.close()
     await writer.wait_closed()
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ltm_async import LTMBackend
 from ltm_async.integrations.asgi import LTMMiddleware
 from tests.databases import Console, Database
 from tests.servers.process import answers, free_port
@@ -102,7 +103,7 @@ def server(tmp_path: pathlib.Path, url: str) -> Iterator[Server]:
 
 
 def test_no_request_fails_under_load_and_the_server_stops_cleanly(
-    server: Server, url: str, request: pytest.FixtureRequest
+    server: Server, url: str, tmp_path: pathlib.Path, request: pytest.FixtureRequest
 ) -> None:
     assert server.load(1_000, 25) == {"200": 1_000}
     if "postgres" in url:
@@ -116,6 +117,14 @@ def test_no_request_fails_under_load_and_the_server_stops_cleanly(
         assert bad not in server.log()
     if "postgres" in url:
         counted.settle(0)
+    assert asyncio.run(visits(url.replace("///", f"///{tmp_path}/"))) == 500
+
+
+async def visits(url: str) -> int:
+    async with LTMBackend(url, "memory:", on_unavailable="raise") as ltm:
+        listed = await ltm.list_entries("visits:", limit=1_000)
+        read = await ltm.retrieve_batch(entry.key for entry in listed.entries)
+        return sum(hit.value for hit in read.results.values())
 
 
 def test_a_thousand_requests_cancelled_by_their_client_leave_nothing(
@@ -133,7 +142,7 @@ def test_a_thousand_requests_cancelled_by_their_client_leave_nothing(
         assert len(counted.pids()) <= MAX_CONNECTIONS
     # It waits for every request that is still being served: there is none.
     assert server.stop() == -signal.SIGTERM
-    assert "Waiting for" not in server.log()
+    assert "Waiting for background tasks" not in server.log()
     assert "Traceback" not in server.log()
 
 
