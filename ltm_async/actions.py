@@ -28,7 +28,8 @@ def register_actions(
     """Put the actions of the memory into *registry*, a mapping from names to callables.
 
     ``cache.wrap``, ``cache.get``, ``cache.invalidate``, ``storage.hash``, ``ltm.store``,
-    ``ltm.retrieve`` and ``ltm.delete``, each a second time as ``actions.cache_wrap`` and so on.
+    ``ltm.retrieve``, ``ltm.delete`` and ``ltm.search``, each a second time as
+    ``actions.cache_wrap`` and so on.
     Each takes the agent's ``state`` first, which it leaves alone, then arguments by name, and gives
     a dict. They are async over an :class:`LTMBackend` and plain over a :class:`SyncLTMBackend`.
 
@@ -38,7 +39,8 @@ def register_actions(
     - ``cache.get(state, key)`` and ``cache.invalidate(state, key | pattern | metadata_filter)``.
     - ``storage.hash(state, path)``: ``hash`` (``sha256:…``) and ``byte_size`` of a file or object.
     - ``ltm.store(state, key, value, metadata, ttl)``, ``ltm.retrieve(state, key, default)``,
-      ``ltm.delete(state, key)``: the backend's own methods.
+      ``ltm.delete(state, key)`` and ``ltm.search(state, query, metadata_filter, limit)``: the
+      backend's own methods.
 
     All but ``cache.wrap`` report an error of this library as ``success``, ``error`` and
     ``error_type``.
@@ -66,6 +68,7 @@ def register_actions(
         "ltm.store": _reporting(_ltm_store(ltm)),
         "ltm.retrieve": _reporting(_ltm_retrieve(ltm)),
         "ltm.delete": _reporting(_ltm_delete(ltm)),
+        "ltm.search": _reporting(_ltm_search(ltm)),
     }
     for name, action in actions.items():
         registry[name] = registry["actions." + name.replace(".", "_")] = adapted(action)
@@ -144,6 +147,19 @@ def _ltm_delete(ltm: LTMBackend) -> Action:
         return (await ltm.delete(key)).to_dict()
 
     return ltm_delete
+
+
+def _ltm_search(ltm: LTMBackend) -> Action:
+    async def ltm_search(
+        state: Any,  # noqa: ARG001
+        query: str,
+        metadata_filter: Mapping[str, Any] | None = None,
+        limit: int = 10,
+    ) -> dict[str, Any]:
+        found = await ltm.search(query, metadata_filter=metadata_filter, limit=limit)
+        return found.to_dict()
+
+    return ltm_search
 
 
 def _reporting(action: Action) -> Action:

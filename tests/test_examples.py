@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+import ltm_async
 from ltm_async.protocols import Catalog
 from ltm_async.testing import CatalogContract, ManualClock
+
+from .databases import Console, Database
+from .integrations.asgi_calls import Counted
 
 FOLDER = pathlib.Path(__file__).parents[1] / "examples"
 LAST_LINES = {
@@ -53,6 +57,23 @@ def test_an_example_runs_twice_and_says_what_it_did(name: str, tmp_path: pathlib
 @pytest.mark.parametrize("name", [*LAST_LINES, *SERVED])
 def test_an_example_is_short(name: str) -> None:
     assert len((FOLDER / f"{name}.py").read_text().splitlines()) <= 40
+
+
+def test_two_warm_invocations_of_the_function_share_one_connection(
+    database: Database, console: Console, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(database, console)
+    monkeypatch.setenv("DATABASE_URL", counted.url)
+    monkeypatch.chdir(tmp_path)
+    function = runpy.run_path(str(FOLDER / "lambda_handler.py"))
+    (opened,) = counted.pids()
+    for visits in (1, 2):
+        assert function["lambda_handler"]({"user": "ann"}, None) == {
+            "user": "ann",
+            "visits": visits,
+        }
+        assert counted.pids() == [opened]
+    ltm_async.run(function["ltm"].aclose())
 
 
 class TestOwnCatalog(CatalogContract):

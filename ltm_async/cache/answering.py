@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from time import monotonic
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..backend import LTMBackend
 from ..errors import CachedFailureError, LTMError
 from ..results import Failure
 from .entries import Found, failure_of, metadata_of, now_text
-from .flights import Flight, flights_of
+from .flights import Flight, Rest, flights_of
 from .freshness import Freshness, judge, serves_on_error
 from .leases import Lease
 from .outcomes import Answer, Call, Outcome, is_failure
@@ -41,10 +41,11 @@ class Answering:
         """From the memory, where it has a result that may be served, else by the action."""
         if call.policy.single_flight:
             flights = flights_of(self.ltm)
-            return await self._told(
-                call, await flights.join(call.key, lambda flight: self._flown(call, flight))
-            )
-        return await self._told(call, await self._outcome(call, None))
+            outcome = await flights.join(call.key, lambda flight: self._looked(call, flight))
+        else:
+            looked = await self._looked(call, None)
+            outcome = await looked.work() if isinstance(looked, Rest) else looked
+        return await self._told(call, outcome)
 
     async def answer_anew(self, call: Call) -> Answer:
         """By the action; the result replaces what the memory has."""
@@ -68,23 +69,17 @@ class Answering:
             )
         return Answer(value, outcome.hit, call.key, outcome.created_at)
 
-    async def _flown(self, call: Call, flight: Flight[Outcome]) -> Outcome:
-        outcome = await self._outcome(call, flight)
-        if flight.waiting > 1:
-            outcome.prepare_copies()
-        return outcome
-
-    async def _outcome(self, call: Call, flight: Flight[Outcome] | None) -> Outcome:
+    async def _looked(self, call: Call, flight: Flight[Outcome] | None) -> Outcome | Rest[Outcome]:
+        """What was found, where it can be served at once; else what is to be done."""
         found = await self._recall(call)
         if found is not None and found.usable:
             freshness = judge(found, call.policy, random.random())
-            if freshness is Freshness.FRESH:
-                return Outcome.of(found)
+            behind = freshness is Freshness.STALE and call.policy.defer is not None
+            if behind or freshness is Freshness.FRESH:
+                return _for_all(flight, Outcome.of(found, refresh=behind))
             if freshness is Freshness.STALE:
-                if call.policy.defer is not None:
-                    return Outcome.of(found, refresh=True)
-                return await self._refreshed_now(call, found, flight)
-        return await self._missed(call, found, flight)
+                return _rest(flight, lambda: self._refreshed_now(call, found, flight))
+        return _rest(flight, lambda: self._missed(call, found, flight))
 
     async def _missed(
         self, call: Call, last: Found | None, flight: Flight[Outcome] | None
@@ -154,8 +149,8 @@ class Answering:
             return Outcome.of(found)
 
     async def _refresh_behind(self, call: Call, found: Found) -> None:
-        async def refresh(flight: Flight[Outcome | None]) -> Outcome | None:
-            return await self._refreshed(call, found, flight)
+        async def refresh(flight: Flight[Outcome | None]) -> Rest[Outcome | None]:
+            return Rest(lambda: self._refreshed(call, found, flight))
 
         try:
             async with asyncio.timeout(call.policy.refresh_timeout):
@@ -237,6 +232,22 @@ class Answering:
             await self.ltm.cleanup_expired(limit, timeout=CLEANUP_TIMEOUT_S)
         except LTMError as exc:
             self.warn(exc)
+
+
+def _for_all(flight: Flight[Outcome] | None, outcome: Outcome) -> Outcome:
+    """*outcome*, to be handed out to all who wait for it."""
+    if flight is not None and flight.waiting > 1:
+        outcome.prepare_copies()
+    return outcome
+
+
+def _rest(
+    flight: Flight[Outcome] | None, work: Callable[[], Coroutine[Any, Any, Outcome]]
+) -> Rest[Outcome]:
+    async def rest() -> Outcome:
+        return _for_all(flight, await work())
+
+    return Rest(rest)
 
 
 async def _deferred(policy: Policy, work: Work) -> None:

@@ -154,6 +154,31 @@ async def test_a_cancelled_caller_takes_nobody_along(
     assert (await caching.cache.wrap(action.run))["_cache_hit"]
 
 
+async def test_when_the_caller_that_looks_is_cancelled_another_looks(
+    caching: CacheRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = caching.rig.catalog.get_entries_batch
+    free = asyncio.Event()
+
+    async def held(*args: Any) -> Any:
+        await free.wait()
+        return await look(*args)
+
+    monkeypatch.setattr(caching.rig.catalog, "get_entries_batch", held)
+    action = Action()
+    calls = [asyncio.create_task(caching.cache.wrap(action.run, lease=None)) for _ in range(5)]
+    await turns()
+    calls[0].cancel()
+    calls[3].cancel()
+    await turns()
+    assert len(caching.steps) == 2
+    free.set()
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [isinstance(answer, dict) for answer in answers] == [False, True, True, False, True]
+    assert action.runs == 1
+    assert flights_of(caching.rig.ltm)._flying == {}
+
+
 async def test_the_last_cancelled_caller_cancels_the_run_and_waits_for_its_end(
     caching: CacheRig,
 ) -> None:

@@ -391,6 +391,46 @@ async def test_a_search_that_makes_no_sense_is_refused(
     assert calls(rig) == []
 
 
+async def test_a_query_finds_what_fits_best_below_the_namespace(
+    pair_with_text: str, tmp_path: pathlib.Path
+) -> None:
+    rig = make_rig(pair_with_text, tmp_path, index_text=True)
+    store = LTMStore(rig.ltm)
+    texts = {"a": "green tea and more green tea", "b": "green grass", "c": "a blue sky"}
+    for user in ("ann", "ann/x", "bob"):
+        await store.abatch(
+            PutOp(("users", user), key, {"text": text, "n": n})
+            for n, (key, text) in enumerate(texts.items())
+        )
+    await rig.ltm.store("note", {"text": "green tea"})
+    found = await store.asearch(("users", "ann"), query="who likes green tea?")
+    assert [(item.namespace, item.key) for item in found] == [
+        (("users", "ann"), "a"),
+        (("users", "ann"), "b"),
+    ]
+    assert found[0].score is not None and found[1].score is not None
+    assert found[0].score > found[1].score > 0
+    assert found[0].value == {"text": texts["a"], "n": 0}
+    assert len(await store.asearch((), query="tea")) == 3
+    filtered = await store.asearch(("users",), query="green", filter={"n": 1}, limit=2, offset=1)
+    assert [item.key for item in filtered] == ["b", "b"]
+    await store.aput(("users", "ann"), "a", {"text": "coffee"})
+    assert await store.asearch(("users", "ann"), query='"green tea"') == []
+    with pytest.raises(InvalidEntryError, match="query"):
+        await store.asearch(("users",), query="?!")
+    await rig.aclose()
+
+
+@pytest.fixture(params=["sqlite+local", "memory+memory", "postgres+local"])
+def pair_with_text(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def test_a_query_needs_a_backend_that_indexes_texts(store: LTMStore) -> None:
+    with pytest.raises(ConfigError, match="index_text=True"):
+        await store.asearch(("n",), query="tea")
+
+
 async def test_keys_of_others_are_not_items(rig: Rig, store: LTMStore) -> None:
     await rig.ltm.store("users/7", {"n": 1})
     await rig.ltm.store("langgraph/store/users/7", {"n": 1})

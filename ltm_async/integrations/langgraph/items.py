@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -17,6 +17,8 @@ from ltm_async.transfer import fan_out
 
 from .names import Name
 
+NAMESPACE = "namespace"
+"""The labels of the namespace by their places, for a search that looks into the metadata."""
 TTL_MINUTES = "ttl_minutes"
 UPDATED_US = "updated_us"
 """When the item was put, where its entry has been renewed since: microseconds since 1970."""
@@ -27,14 +29,26 @@ def entry_of(key: str, op: PutOp) -> dict[str, Any]:
     """What ``store_batch`` takes, for an *op* with a value."""
     if not isinstance(op.value, Mapping):
         raise InvalidEntryError(f"value must be a dict, not {type(op.value).__name__}")
-    entry = {"key": key, "value": dict(op.value)}
+    metadata: dict[str, Any] = {NAMESPACE: dict(_places(op.namespace))}
+    entry = {"key": key, "value": dict(op.value), "metadata": metadata}
     if op.ttl is None:
         return entry
     if not _is_ttl(op.ttl):
         raise InvalidEntryError(
             f"ttl is {shown(op.ttl)}, it must be minutes, above 0 and at most {MAX_TTL_S // 60}"
         )
-    return {**entry, "metadata": {TTL_MINUTES: op.ttl}, "ttl": op.ttl * 60}
+    metadata[TTL_MINUTES] = op.ttl
+    return {**entry, "ttl": op.ttl * 60}
+
+
+def within(namespace: tuple[str, ...]) -> dict[str, Any]:
+    """A filter of metadata for the items in *namespace* and beneath it."""
+    labels = [{"$path": [NAMESPACE, place], "$eq": label} for place, label in _places(namespace)]
+    return {"$and": labels} if labels else {NAMESPACE: {"$exists": True}}
+
+
+def _places(namespace: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    return ((str(place), label) for place, label in enumerate(namespace))
 
 
 def item_of(name: Name, hit: RetrieveResult) -> Item:
@@ -47,13 +61,14 @@ def item_of(name: Name, hit: RetrieveResult) -> Item:
     )
 
 
-def search_item_of(name: Name, hit: RetrieveResult) -> SearchItem:
+def search_item_of(name: Name, hit: RetrieveResult, score: float | None) -> SearchItem:
     return SearchItem(
         namespace=name.namespace,
         key=name.key,
         value=hit.value,
         created_at=_created_at(hit),
         updated_at=to_datetime(updated_us(hit.metadata, _row(hit).updated_at)),
+        score=score,
     )
 
 

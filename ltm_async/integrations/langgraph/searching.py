@@ -1,9 +1,9 @@
-"""Searching items: what was put last first, read page by page."""
+"""Searching items: what was put last first, read page by page, or what fits a query best."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 from langgraph.store.base import SearchItem, SearchOp
@@ -11,9 +11,11 @@ from langgraph.store.base import SearchItem, SearchOp
 from ltm_async.backend import LTMBackend
 from ltm_async.entry import check_key, to_datetime
 from ltm_async.filters import Filter, parse_filter
-from ltm_async.results import EntryInfo, RetrieveResult
+from ltm_async.results import EntryInfo, RetrieveResult, SearchHit
+from ltm_async.searching import MAX_RANKED
+from ltm_async.text import parse_query
 
-from .items import renew, search_item_of, updated_us
+from .items import renew, search_item_of, updated_us, within
 from .names import STORE_ROOT, Name, below, name_of
 from .paging import First, check_window, page_after
 
@@ -30,6 +32,8 @@ class Candidate:
     key: str
     updated_us: int
     byte_size: int
+    score: float | None = None
+    """How well it fits the query, if there is one."""
     hit: RetrieveResult | None = dataclasses.field(default=None, compare=False)
     """Its entry, where it had to be read."""
 
@@ -42,7 +46,8 @@ class Candidate:
 class Search:
     """A search that has been checked."""
 
-    prefix: str
+    namespace: tuple[str, ...]
+    query: str | None
     filter: Filter | None
     limit: int
     offset: int
@@ -53,16 +58,16 @@ class Search:
         """What *op* asks for.
 
         Raises:
-            InvalidEntryError: A filter or limit cannot be used.
-            NotImplementedError: It has a query.
+            InvalidEntryError: A namespace, query, filter or limit cannot be used.
         """
-        if op.query is not None:
-            raise NotImplementedError("LTMStore searches by namespace and filter, not by query")
         check_window(op.limit, op.offset)
-        prefix = below(STORE_ROOT, tuple(op.namespace_prefix))
-        check_key(prefix, "namespace_prefix, as the prefix of entries' keys,")
+        namespace = tuple(op.namespace_prefix)
+        check_key(below(STORE_ROOT, namespace), "namespace_prefix, as the prefix of entries' keys,")
+        if op.query:
+            parse_query(op.query)
         return cls(
-            prefix=prefix,
+            namespace=namespace,
+            query=op.query or None,
             filter=parse_filter(op.filter, "filter") if op.filter else None,
             limit=op.limit,
             offset=op.offset,
@@ -73,35 +78,43 @@ class Search:
         """Its items; those with a TTL renewed, if asked for.
 
         Raises:
+            ConfigError: It has a query, and *ltm* does not index texts.
             StoreError: A store failed, or an entry below the namespace is damaged.
         """
-        first: First[Candidate] = First(self.offset + self.limit, rank=lambda one: one.rank)
-        cursor: str | None = None
-        while self.limit:
-            page = await page_after(ltm, self.prefix, cursor)
-            for candidate in await self._matching(ltm, first, _candidates(page.entries)):
-                first.add(candidate)
-            cursor = page.cursor
-            if cursor is None:
-                break
-        chosen = first.ranked()[self.offset :]
+        if self.limit == 0:
+            return []
+        ranked = await (self._newest(ltm) if self.query is None else self._best(ltm, self.query))
+        chosen = ranked[self.offset : self.offset + self.limit]
         hits = {one.key: one.hit for one in chosen if one.hit is not None}
         for batch in _batches(one for one in chosen if one.hit is None):
             hits |= await _read(ltm, batch)
         found = [(one, hit) for one in chosen if (hit := hits.get(one.key)) is not None]
         if self.refresh_ttl:
             await renew(ltm, [hit for _, hit in found])
-        return [search_item_of(one.name, hit) for one, hit in found]
+        return [search_item_of(one.name, hit, one.score) for one, hit in found]
 
-    async def _matching(
-        self, ltm: LTMBackend, first: First[Candidate], candidates: list[Candidate]
-    ) -> list[Candidate]:
-        """Those of *candidates* that the filter holds for, and that could be among *first*."""
-        wanted = sorted(filter(first.admits, candidates), key=lambda one: one.rank)
+    async def _newest(self, ltm: LTMBackend) -> list[Candidate]:
+        first: First[Candidate] = First(self.offset + self.limit, rank=lambda one: one.rank)
+        cursor: str | None = None
+        while True:
+            page = await page_after(ltm, below(STORE_ROOT, self.namespace), cursor)
+            wanted = filter(first.admits, _candidates(page.entries))
+            for candidate in await self._matching(ltm, sorted(wanted, key=lambda one: one.rank)):
+                first.add(candidate)
+            cursor = page.cursor
+            if cursor is None:
+                return first.ranked()
+
+    async def _best(self, ltm: LTMBackend, query: str) -> list[Candidate]:
+        page = await ltm.search(query, metadata_filter=within(self.namespace), limit=MAX_RANKED)
+        return await self._matching(ltm, _candidates(page.raise_for_error().results))
+
+    async def _matching(self, ltm: LTMBackend, ranked: list[Candidate]) -> list[Candidate]:
+        """Those of *ranked* that the filter holds for, as many as are needed."""
         if self.filter is None:
-            return wanted
+            return ranked
         matching = []
-        for batch in _batches(wanted):
+        for batch in _batches(ranked):
             hits = await _read(ltm, batch)
             matching += [
                 dataclasses.replace(one, hit=hits[one.key])
@@ -109,11 +122,11 @@ class Search:
                 if one.key in hits and self.filter.matches(hits[one.key].value)
             ]
             if len(matching) >= self.offset + self.limit:
-                break  # what is left of the page was put before all of these
+                break
         return matching
 
 
-def _candidates(entries: Iterable[EntryInfo]) -> list[Candidate]:
+def _candidates(entries: Sequence[EntryInfo]) -> list[Candidate]:
     return [
         Candidate(
             name=name,
@@ -122,6 +135,7 @@ def _candidates(entries: Iterable[EntryInfo]) -> list[Candidate]:
                 entry.metadata, (entry.updated_at - _EPOCH) // timedelta(microseconds=1)
             ),
             byte_size=entry.byte_size,
+            score=entry.score if isinstance(entry, SearchHit) else None,
         )
         for entry in entries
         if (name := name_of(STORE_ROOT, entry.key)) is not None

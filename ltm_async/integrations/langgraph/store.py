@@ -44,10 +44,12 @@ class LTMStore(BaseStore):
     ``cleanup_expired`` has removed it. Reading renews the TTL, with one more call for each item
     that has one, unless ``refresh_ttl=False``.
 
-    Searching gives the items that were put last first, and reads every entry below the namespace
-    (and, for a *filter*, its value), with bounded memory. A filter is one of metadata, asked of the
-    item's value: ``$eq $ne $gt $gte $lt $lte`` and the rest of :mod:`ltm_async.filters`. There are
-    no vectors: ``index`` has no effect.
+    Without a query, searching gives the items that were put last first, and reads every entry below
+    the namespace (and, for a *filter*, its value), with bounded memory. With one it gives those
+    whose text fits it best, of the 200 that :meth:`LTMBackend.search` ranks, with its score; the
+    backend needs ``index_text=True``. A filter is one of metadata, asked of the item's value: ``$eq
+    $ne $gt $gte $lt $lte`` and the rest of :mod:`ltm_async.filters`. There are no vectors:
+    ``index`` has no effect.
 
     The gets of one ``abatch`` are one ``retrieve_batch``, its puts one ``store_batch``, its deletes
     one ``delete_batch``. All reads come before all writes; of several writes of one item the last
@@ -84,8 +86,9 @@ class LTMStore(BaseStore):
 
         Raises:
             InvalidNamespaceError: LangGraph does not allow a namespace; nothing was sent.
-            InvalidEntryError: A key, filter or limit cannot be used; nothing was sent. Or a value
-                or TTL; nothing was written.
+            InvalidEntryError: A key, query, filter or limit cannot be used; nothing was sent. Or a
+                value or TTL; nothing was written.
+            ConfigError: There is a query, and the backend does not index texts.
             StoreError: A store failed.
         """
         asked = list(ops)
