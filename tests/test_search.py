@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import pathlib
 import random
+import sqlite3
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -228,3 +230,51 @@ def test_a_text_has_its_first_words_only_and_stops_looking() -> None:
     parts = ["w " * 1_500] * 1_000_000  # the same list a million times over
     assert text_of("k", parts).split() == ["k", *["w"] * (MAX_WORDS - 1)]
     assert text_of("k", {"b": ["two"], "a": "one", "c": [1, None, True]}) == "k one two"
+
+
+# What the index holds may be forged, too
+
+
+@pytest.fixture
+async def forged(tmp_path: pathlib.Path) -> AsyncIterator[tuple[LTMBackend, sqlite3.Connection]]:
+    """Two entries, and the file they are in."""
+    async with LTMBackend(
+        f"sqlite:///{tmp_path}/ltm.db", tmp_path / "blobs", index_text=True
+    ) as ltm:
+        await ltm.store("a", "tea", metadata={"n": 1})
+        await ltm.store("b", "tea", metadata={"n": 2})
+        with contextlib.closing(sqlite3.connect(tmp_path / "ltm.db", isolation_level=None)) as db:
+            yield ltm, db
+
+
+@pytest.mark.parametrize("metadata", ["{", "[1]", "7", '"text"', '{"n":NaN}', "x'7bff'"])
+async def test_a_damaged_row_is_named_whatever_the_filter_and_hides_no_other(
+    forged: tuple[LTMBackend, sqlite3.Connection], metadata: str
+) -> None:
+    ltm, db = forged
+    value = f"CAST({metadata} AS TEXT)" if metadata.startswith("x'") else f"'{metadata}'"
+    db.execute(f"UPDATE ltm_entries SET metadata = {value} WHERE key = 'a'")
+    for given in (None, {"n": {"$gte": 0}}):
+        page = await ltm.search("tea", metadata_filter=given)
+        assert [hit.key for hit in page.results] == ["b"]
+        assert (list(page.errors), page.error_type, page.success) == (["a"], "CorruptError", False)
+
+
+async def test_a_text_of_another_namespace_leads_nowhere(
+    forged: tuple[LTMBackend, sqlite3.Connection], tmp_path: pathlib.Path
+) -> None:
+    ltm, db = forged
+    async with LTMBackend(
+        f"sqlite:///{tmp_path}/ltm.db", tmp_path / "blobs", namespace="other", index_text=True
+    ) as other:
+        await other.store("secret", "tea")
+    db.execute("UPDATE ltm_words SET space = (SELECT space FROM ltm_words WHERE rowid = 1)")
+    assert {hit.key for hit in (await ltm.search("tea")).results} == {"a", "b"}
+
+
+async def test_a_text_without_an_entry_is_no_match(
+    forged: tuple[LTMBackend, sqlite3.Connection],
+) -> None:
+    ltm, db = forged
+    db.execute("UPDATE ltm_texts SET key = 'gone' WHERE key = 'a'")
+    assert [hit.key for hit in (await ltm.search("tea")).results] == ["b"]

@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from ..clock import system_clock
-from ..entry import Expiry, decode
+from ..entry import Expiry
 from ..errors import ClosedError, ConflictError, FencedError
-from ..filters import Filter
+from ..filters import Filter, may_match
 from ..protocols import (
     Catalog,
     CatalogStats,
@@ -196,10 +196,10 @@ class MemoryCatalog(Catalog):
         found = [
             Found(space.rows[key]._replace(inlined_value=None), text)
             for key, text in texts.items()
-            if matches(query, text) and _is_live(space.rows[key], now)
+            if matches(query, text)
+            and _is_live(space.rows[key], now)
+            and may_match(wanted, space.rows[key].metadata)
         ]
-        if wanted is not None:
-            found = [match for match in found if wanted.matches(decode(match.row.metadata))]
         ranks = scores(query, [text for _, text in found], entries=len(texts), having=having)
         best = sorted(zip(ranks, found, strict=True), key=lambda ranked: -ranked[0])[:limit]
         return Matches([match for _, match in best], len(found), len(texts), having)

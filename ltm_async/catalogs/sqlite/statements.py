@@ -124,7 +124,7 @@ CROSS JOIN ltm_texts AS t ON t.id = w.rowid
 CROSS JOIN ltm_entries AS e ON e.namespace = t.namespace AND e.key = t.key
 WHERE w.ltm_words MATCH :match AND e.namespace = :namespace
   AND (e.expires_at IS NULL OR e.expires_at > :now)
-  AND ltm_wanted(e.metadata)"""
+  AND ltm_wanted(CAST(e.metadata AS BLOB))"""
 COUNT_MATCHES = f"SELECT count(*) FROM (SELECT 1 {_MATCHING} LIMIT :most)"
 SEARCH = f"""
 SELECT w.words, e.key, e.version, e.content_hash, e.byte_size, NULL, e.blob_id, e.metadata,

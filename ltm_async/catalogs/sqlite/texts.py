@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from ...entry import decode
-from ...errors import ConfigError, CorruptError
-from ...filters import Filter
+from ...errors import ConfigError
+from ...filters import Filter, may_match
 from ...protocols import MAX_COUNTED, MAX_MATCHES, Found, Matches, Row
 from ...text import Query, Term, mark_of, text_in
 from . import statements as sql
@@ -70,7 +69,9 @@ def search(
         "most": MAX_MATCHES,
         "limit": limit,
     }
-    conn.create_function("ltm_wanted", 1, _acceptance(wanted))
+    conn.create_function(
+        "ltm_wanted", 1, lambda metadata: may_match(wanted, metadata.decode(errors="replace"))
+    )
     conn.execute("SAVEPOINT search")  # so that all of it is as of one moment
     try:
         found = [
@@ -83,18 +84,6 @@ def search(
     finally:
         conn.execute("RELEASE search")
     return Matches(found, total, entries, having)
-
-
-def _acceptance(wanted: Filter | None) -> Callable[[str], bool]:
-    """What SQL asks of each row's metadata; those that are damaged are for the backend to see."""
-
-    def accepts(metadata: str) -> bool:
-        try:
-            return wanted is None or wanted.matches(decode(metadata))
-        except (CorruptError, AttributeError):
-            return True
-
-    return accepts
 
 
 def _count(conn: sqlite3.Connection, namespace: str, term: Term) -> int:
