@@ -31,6 +31,7 @@ from ltm_async import (
 )
 from ltm_async.integrations.langgraph import LTMStore
 from ltm_async.integrations.langgraph.names import STORE_ROOT, Name, entry_key, name_of
+from ltm_async.integrations.langgraph.paging import First
 from ltm_async.testing import Faults
 from ltm_async.testing.faults import Mode
 from tests.backends import Rig, make_rig
@@ -357,6 +358,17 @@ async def test_a_search_reads_on_to_the_last_page(
     assert [item.value["n"] for item in found] == [16, 15, 14, 13]
     found = await store.asearch(("docs",), limit=100)
     assert [item.value["n"] for item in found] == list(range(19, -1, -1))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 10, 60])
+def test_the_first_of_many_are_kept_in_bounded_memory(count: int) -> None:
+    draw = random.Random(7)
+    items = [draw.randrange(1_000) for _ in range(100)]
+    first: First[int] = First(count, rank=lambda item: item)
+    for item in items:
+        first.add(item)
+        assert len(first._kept) <= 2 * count
+    assert first.ranked() == sorted(items)[:count]
 
 
 async def test_a_search_holds_no_more_values_than_it_may(

@@ -19,7 +19,6 @@ from langchain_core.outputs import (
 )
 
 from ltm_async.backend import LTMBackend
-from ltm_async.entry import check_json
 from ltm_async.errors import CorruptError, InvalidEntryError, StoreError
 from ltm_async.integrations.clearing import delete_below
 from ltm_async.integrations.waiting import wait_for
@@ -104,7 +103,6 @@ def _plain(generation: Generation) -> dict[str, Any]:
         plain["message"] = message_to_dict(generation.message)
     else:
         plain["text"] = generation.text
-    check_json("an answer", plain)
     if _generation(plain) != generation:
         raise InvalidEntryError(f"a {type(generation).__name__} would come back changed")
     return plain

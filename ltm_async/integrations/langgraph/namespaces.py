@@ -26,8 +26,6 @@ async def list_namespaces(ltm: LTMBackend, op: ListNamespacesOp) -> list[tuple[s
     while True:
         page = await page_after(ltm, start, cursor)
         for entry in page.entries:
-            if cursor is not None and entry.key <= cursor:
-                continue
             name = name_of(STORE_ROOT, entry.key)
             if name is None:
                 continue
