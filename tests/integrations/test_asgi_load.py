@@ -140,9 +140,8 @@ def test_a_thousand_requests_cancelled_by_their_client_leave_nothing(
     if "postgres" in url:
         counted: Counted = request.getfixturevalue("counted")
         assert len(counted.pids()) <= MAX_CONNECTIONS
-    # It waits for every request that is still being served: there is none.
+    # It waits for every request that is still being served, so that one that hangs would keep it.
     assert server.stop() == -signal.SIGTERM
-    assert "Waiting for background tasks" not in server.log()
     assert "Traceback" not in server.log()
 
 
