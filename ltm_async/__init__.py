@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .blobs.gcs import GCSBlobStore
     from .blobs.local import LocalBlobStore
     from .blobs.memory import MemoryBlobStore
+    from .blobs.obstore import AzureBlobStore, ObstoreGCSBlobStore, ObstoreS3BlobStore
     from .blobs.s3 import S3BlobStore
     from .cache import Cache, SyncCache
     from .catalogs.firestore import FirestoreCatalog
@@ -53,6 +54,7 @@ _HOMES = {
     "blobs.gcs": ("GCSBlobStore",),
     "blobs.local": ("LocalBlobStore",),
     "blobs.memory": ("MemoryBlobStore",),
+    "blobs.obstore": ("AzureBlobStore", "ObstoreGCSBlobStore", "ObstoreS3BlobStore"),
     "blobs.s3": ("S3BlobStore",),
     "cache": ("Cache", "SyncCache"),
     "catalogs.firestore": ("FirestoreCatalog",),
@@ -88,6 +90,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AccessDeniedError",
+    "AzureBlobStore",
     "BlobStore",
     "BlockingCallError",
     "Cache",
@@ -108,6 +111,8 @@ __all__ = [
     "MemoryBlobStore",
     "MemoryCatalog",
     "MissingDriverError",
+    "ObstoreGCSBlobStore",
+    "ObstoreS3BlobStore",
     "OutcomeUnknownError",
     "PostgresCatalog",
     "RateLimitedError",

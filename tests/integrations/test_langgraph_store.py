@@ -426,6 +426,9 @@ async def test_a_query_finds_what_fits_best_below_the_namespace(
     assert len(await store.asearch((), query="tea")) == 3
     filtered = await store.asearch(("users",), query="green", filter={"n": 1}, limit=2, offset=1)
     assert [item.key for item in filtered] == ["b", "b"]
+    forged = {"namespace": {"0": "users", "1": "ann"}}
+    await rig.ltm.store("langgraph/store/users/bob//d", {"text": "green"}, metadata=forged)
+    assert len(await store.asearch(("users", "ann"), query="green")) == 2
     await store.aput(("users", "ann"), "a", {"text": "coffee"})
     assert await store.asearch(("users", "ann"), query='"green tea"') == []
     with pytest.raises(InvalidEntryError, match="query"):

@@ -106,8 +106,13 @@ class Search:
                 return first.ranked()
 
     async def _best(self, ltm: LTMBackend, query: str) -> list[Candidate]:
+        prefix = below(STORE_ROOT, self.namespace)
         page = await ltm.search(query, metadata_filter=within(self.namespace), limit=MAX_RANKED)
-        return await self._matching(ltm, _candidates(page.raise_for_error().results))
+        if not page.errors or any(key.startswith(prefix) for key in page.errors):
+            page.raise_for_error()  # damage elsewhere is not for this search to report
+        # The keys decide: metadata may have been written by another.
+        ours = [entry for entry in page.results if entry.key.startswith(prefix)]
+        return await self._matching(ltm, _candidates(ours))
 
     async def _matching(self, ltm: LTMBackend, ranked: list[Candidate]) -> list[Candidate]:
         """Those of *ranked* that the filter holds for, as many as are needed."""
