@@ -14,7 +14,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import CachePolicy, Send
 
-from ltm_async import LTMBackend
+from ltm_async import BlockingCallError, LTMBackend
 from ltm_async.integrations.langgraph import LTMMemory
 from tests.databases import Database
 
@@ -116,6 +116,14 @@ async def test_blocking_nodes_run_in_an_async_graph(ltm: LTMBackend) -> None:
                 done = await graph.compiled.ainvoke({"topics": TOPICS})
             assert sorted(done["seen"]) == TOPICS
         assert graph.ran == dict.fromkeys(TOPICS, 1)
+
+
+async def test_a_blocking_graph_on_the_loops_own_thread_is_refused_and_does_not_hang(
+    ltm: LTMBackend,
+) -> None:
+    graph = Graph(ltm, blocking=True)
+    with pytest.raises(BlockingCallError, match="await"):
+        graph.compiled.invoke({"topics": TOPICS[:3]})
 
 
 def test_a_graph_made_once_serves_one_event_loop_after_another(ltm: LTMBackend) -> None:
