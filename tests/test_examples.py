@@ -21,6 +21,7 @@ from .integrations.asgi_calls import Counted
 FOLDER = pathlib.Path(__file__).parents[1] / "examples"
 LAST_LINES = {
     "blocking_code": "deleted: 100",
+    "cached_actions": "refreshed behind it: 2 hit: True",
     "compare_and_swap": "after 20 updates side by side: {'visits': 30}",
     "configuration": "refused: the environment variable LTM_NO_SUCH_NAME is not set",
     "expiry": "entries removed: 1 blobs deleted: 1",

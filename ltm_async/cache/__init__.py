@@ -6,7 +6,7 @@ from .blocking import SyncCache
 from .caching import Cache
 from .entries import CacheEntry, InvalidateResult
 from .keys import KeyStrategy
-from .policy import Defer, PolicyOptions
+from .policy import Defer, PolicyOptions, Work
 
 __all__ = [
     "Cache",
@@ -16,4 +16,5 @@ __all__ = [
     "KeyStrategy",
     "PolicyOptions",
     "SyncCache",
+    "Work",
 ]

@@ -258,9 +258,12 @@ async def _deferred(policy: Policy, work: Work) -> None:
     async def behind() -> None:  # what is handed out is a plain coroutine function
         await work()
 
-    accepted = policy.defer(behind)
-    if inspect.isawaitable(accepted):
-        await accepted
+    try:
+        accepted = policy.defer(behind)
+        if inspect.isawaitable(accepted):
+            await accepted
+    except Exception:  # the answer is there, and is not lost for this
+        logger.exception("what defer was given is not done")
 
 
 @contextlib.asynccontextmanager

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
-import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 from ..backend import LTMBackend
 from ..entry import check_key, check_text
 from ..errors import BlockingCallError, ConfigError, InvalidEntryError, StoreError
 from ..portal import run_blocking
 from .answering import Answering
-from .entries import CREATED_AT, CacheEntry, InvalidateResult, check_user_metadata
+from .decorating import decorated, key_of, signature_of
+from .entries import CacheEntry, InvalidateResult, check_user_metadata
 from .flights import flights_of
 from .functions import bound_arguments, is_async, name_of, perform
 from .invalidating import OURS, invalidate_all, literal_prefix, matcher
 from .keys import MAX_PREFIX_BYTES, KeyRule, KeyStrategy, rule_of
-from .outcomes import Answer, Call
+from .outcomes import Answer, Call, told
 from .policy import Policy, PolicyOptions, policy_of, with_ttl
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_RULE = "__ltm_key_rule__"
 
 
 class Cache:
@@ -126,13 +123,13 @@ class Cache:
         """
         if not callable(action):
             raise ConfigError(f"action must be a callable, not {type(action).__name__}")
-        arguments = _arguments(args)
+        arguments, own = _arguments(args), check_user_metadata(metadata)
         policy = policy_of(
             self._policy,
             with_ttl(options, ttl_days=ttl_days, ttl_hours=ttl_hours, ttl_seconds=ttl_seconds),
         )
         if not cache_enabled:
-            return _told(Answer(await perform(action, (), arguments), False, None, None))
+            return told(Answer(await perform(action, (), arguments), False, None, None))
         rule = self._rule(
             action,
             name=name,
@@ -142,12 +139,12 @@ class Cache:
             ignore=ignore,
             code_version=code_version,
         )
-        call = await self._call(rule, policy, metadata, action, (), arguments, arguments)
+        call = await self._call(rule, policy, own, action, (), arguments, arguments)
         if call is None:
-            return _told(Answer(await perform(action, (), arguments), False, None, None))
+            return told(Answer(await perform(action, (), arguments), False, None, None))
         if skip_cache:
-            return _told(await self._answering.answer_anew(call))
-        return _told(await self._answering.answer(call))
+            return told(await self._answering.answer_anew(call))
+        return told(await self._answering.answer(call))
 
     def cached(
         self,
@@ -172,12 +169,10 @@ class Cache:
         Raises:
             ConfigError: An argument cannot be used, or the function has no results to keep.
         """
-        policy = policy_of(self._policy, options)
-        check_user_metadata(metadata)
+        policy, own = policy_of(self._policy, options), check_user_metadata(metadata)
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
-            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-                raise ConfigError("a generator has no result that could be kept")
+            signature = signature_of(function)
             rule = self._rule(
                 function,
                 name=name,
@@ -187,34 +182,17 @@ class Cache:
                 ignore=ignore,
                 code_version=code_version,
             )
-            try:
-                signature = inspect.signature(function)
-            except ValueError as exc:
-                raise ConfigError("a function that is cached needs a signature") from exc
+            # A plain function's loop rests once it has its answer.
+            deferring = policy if is_async(function) else dataclasses.replace(policy, defer=None)
 
-            async def answer(policy: Policy, args: Any, kwargs: Any) -> Any:
+            async def answer(args: Any, kwargs: Any) -> Any:
                 arguments = bound_arguments(signature, args, kwargs)
-                call = await self._call(rule, policy, metadata, function, args, kwargs, arguments)
+                call = await self._call(rule, deferring, own, function, args, kwargs, arguments)
                 if call is None:
                     return await perform(function, args, kwargs)
                 return (await self._answering.answer(call)).value
 
-            if is_async(function):
-
-                @functools.wraps(function)
-                async def cached_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-                    return await answer(policy, args, kwargs)
-
-                cached_async.__dict__[_RULE] = rule
-                return cast("Callable[P, R]", cached_async)
-            waits = dataclasses.replace(policy, defer=None)
-
-            @functools.wraps(function)
-            def cached_plain(*args: P.args, **kwargs: P.kwargs) -> Any:
-                return self._run(functools.partial(answer, waits, args, kwargs))
-
-            cached_plain.__dict__[_RULE] = rule
-            return cached_plain
+            return decorated(function, rule, answer, self._run)
 
         return decorate
 
@@ -225,10 +203,7 @@ class Cache:
             ConfigError: *function* is none.
             InvalidEntryError: An argument counts for the key and is no JSON.
         """
-        rule = getattr(function, _RULE, None)
-        if not isinstance(rule, KeyRule):
-            raise ConfigError("function must be one that cached() has decorated")
-        return await rule.key_of(bound_arguments(inspect.signature(function), args, kwargs))
+        return await key_of(function, args, kwargs)
 
     async def get(self, key: str, *, timeout: float | None = None) -> CacheEntry:
         """What the memory has under *key*; never runs anything, and minds no freshness.
@@ -271,6 +246,7 @@ class Cache:
             check_key(key)
             flights_of(ltm).leave_behind(key)
             gone = await ltm.delete(key, timeout=timeout)
+            flights_of(ltm).leave_behind(key)  # one that has looked while it was being deleted
             return InvalidateResult(deleted=int(gone.deleted), exception=gone.exception)
         if metadata_filter == {}:
             raise InvalidEntryError("metadata_filter is empty; pattern='*' selects everything")
@@ -311,7 +287,7 @@ class Cache:
         self,
         rule: KeyRule,
         policy: Policy,
-        metadata: Mapping[str, Any] | None,
+        metadata: Mapping[str, Any],
         action: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
@@ -328,7 +304,7 @@ class Cache:
             action=rule.name,
             run=lambda: perform(action, args, kwargs),
             policy=policy,
-            metadata=check_user_metadata(metadata),
+            metadata=metadata,
         )
 
     def _run(self, make: Callable[[], Any]) -> Any:
@@ -346,13 +322,3 @@ def _arguments(args: object) -> dict[str, Any]:
     if not isinstance(args, Mapping) or any(type(name) is not str for name in args):
         raise InvalidEntryError("args must be a mapping from names to arguments")
     return dict(args)
-
-
-def _told(answer: Answer) -> dict[str, Any]:
-    value = answer.value if isinstance(answer.value, dict) else {"result": answer.value}
-    return {
-        **value,
-        "_cache_hit": answer.hit,
-        "_cache_key": answer.key,
-        CREATED_AT: answer.created_at,
-    }

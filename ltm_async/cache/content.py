@@ -89,6 +89,8 @@ async def _hash_file(path: str, name: str) -> Content:
 
     try:
         return await aside(read, "ltm-hash")
+    except UnicodeEncodeError as exc:
+        raise InvalidEntryError(f"{name} is no path: it has a lone surrogate") from exc
     except (FileNotFoundError, NotADirectoryError) as exc:
         raise InvalidEntryError(f"{name} is not there: no such file") from exc
     except OSError as exc:

@@ -77,7 +77,7 @@ class Found(NamedTuple):
     def took_s(self) -> float:
         """How long the action took."""
         took_s = self.hit.metadata.get(TOOK_S)
-        return float(took_s) if isinstance(took_s, (int, float)) else 0.0
+        return took_s if isinstance(took_s, float) else 0.0
 
     @property
     def created_at(self) -> str | None:

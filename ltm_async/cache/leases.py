@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 LEASE_PREFIX = "_cache/lease/"
 RENEWALS = 3
 """Tries to renew a lease within its life."""
+RENEW_TIMEOUT_S = 10.0
 RELEASE_TIMEOUT_S = 2.0
 
 
@@ -81,7 +82,7 @@ class Lease:
         while self._version is not None:
             await asyncio.sleep(pause_s)
             try:
-                await self.renew(timeout=pause_s)
+                await self.renew(timeout=min(pause_s, RENEW_TIMEOUT_S))
             except LTMError as exc:
                 logger.debug("a lease was not renewed: %s", type(exc).__name__)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ..entry import decode, encode
 from ..errors import InvalidEntryError
 from ..results import Failure
-from .entries import Found
+from .entries import CREATED_AT, Found
 from .policy import Policy
 
 
@@ -83,3 +83,14 @@ class Outcome:
 def is_failure(value: Any) -> bool:
     """An action may report its failure as ``{"success": False, …}``."""
     return isinstance(value, dict) and value.get("success") is False
+
+
+def told(answer: Answer) -> dict[str, Any]:
+    """The answer as ``wrap`` gives it."""
+    value = answer.value if isinstance(answer.value, dict) else {"result": answer.value}
+    return {
+        **value,
+        "_cache_hit": answer.hit,
+        "_cache_key": answer.key,
+        CREATED_AT: answer.created_at,
+    }

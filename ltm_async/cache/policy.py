@@ -16,6 +16,7 @@ Defer: TypeAlias = Callable[[Work], object]
 """Takes work that may be done after the answer, such as ``BackgroundTasks.add_task``."""
 
 MAX_CLEANUP = 100_000
+MIN_LEASE_S = 0.1
 
 
 class PolicyOptions(TypedDict, total=False):
@@ -43,9 +44,10 @@ class PolicyOptions(TypedDict, total=False):
     """Calls of one key share one lookup and one run in this process and event loop: True."""
     lease: float | timedelta | None
     """How long the right to run the action for a key holds among processes; it is renewed while
-    the action runs. 30; None leaves other processes alone."""
+    the action runs. 30, and above 0.1; None leaves other processes alone."""
     lease_wait: float | timedelta
-    """How long a call waits for another process's run before it runs the action itself: 30."""
+    """How long a call waits for another process's run before it runs the action itself: 30, and
+    at most half of what is left of a deadline of the memory around it."""
     cleanup_probability: float
     """Of a cleanup of expired entries after a miss: 0.05."""
     cleanup_limit: int
@@ -152,8 +154,9 @@ def _seconds(name: str, value: Any) -> float | None:
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(f"{name} must be seconds or a timedelta, not {type(value).__name__}")
-    least = "above 0" if name in _ABOVE_0 else "at least 0"
-    if not 0 <= value <= MAX_TTL_S or (value == 0 and name in _ABOVE_0):
+    low = MIN_LEASE_S if name == "lease" else 0
+    least = f"above {low}" if name in _ABOVE_0 else f"at least {low}"
+    if not low <= value <= MAX_TTL_S or (value == low and name in _ABOVE_0):
         raise ConfigError(f"{name} is {shown(value)} s, it must be {least} and at most {MAX_TTL_S}")
     return float(value)
 

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 
 from ..backend import LTMBackend
 from ..deadline import remaining_s
-from ..errors import LTMError
 from .entries import Found
 from .leases import Lease, lease_key
 from .policy import Policy
@@ -36,17 +35,18 @@ async def take_turn(
     """
     loop = asyncio.get_running_loop()
     remaining = remaining_s()
-    wait_s = policy.lease_wait if remaining is None else min(policy.lease_wait, remaining)
+    # Of a deadline half is left for the action.
+    wait_s = policy.lease_wait if remaining is None else min(policy.lease_wait, remaining / 2)
     give_up_at = loop.time() + wait_s
-    pauses = 0
+    longest_s = PAUSE_BASE_S
     while True:
         lease = await Lease.take(ltm, key, life_s, timeout=policy.timeout)
         if lease is not None:
             return await _still_wanted(lease, recall, serves)
         held = True
         while held:
-            pause_s = random.uniform(0.5, 1) * min(PAUSE_CAP_S, PAUSE_BASE_S * 2.0**pauses)
-            pauses += 1
+            pause_s = random.uniform(0.5, 1) * longest_s
+            longest_s = min(PAUSE_CAP_S, 2 * longest_s)
             if loop.time() + pause_s > give_up_at:
                 return None
             await asyncio.sleep(pause_s)
@@ -64,8 +64,6 @@ async def _still_wanted(
 ) -> Lease | Found:
     try:
         found = await recall()
-    except LTMError:
-        return lease
     except BaseException:
         await lease.release()
         raise

@@ -178,6 +178,20 @@ def test_a_plain_function_stays_plain_and_is_cached(cache: Cache) -> None:
     assert (find.__name__, find.__doc__) == ("find", "Finds.")
 
 
+def test_a_plain_function_has_nothing_deferred(tmp_path: pathlib.Path) -> None:
+    """What would take it could only be asked in the loop that has ended by then."""
+    work: list[Any] = []
+    ltm = LTMBackend(f"sqlite:///{tmp_path}/ltm.db", tmp_path / "blobs")
+    cache = Cache(ltm, defer=work.append, cleanup_probability=1)
+
+    @cache.cached()
+    def find() -> int:
+        return 1
+
+    assert find() == 1
+    assert work == []
+
+
 def test_cached_plain_functions_may_call_each_other(cache: Cache) -> None:
     """From the thread of one, the loop is free for the other."""
 

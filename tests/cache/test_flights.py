@@ -271,6 +271,48 @@ async def test_a_result_that_was_invalidated_while_it_was_made_is_not_kept(
     assert (await caching.cache.wrap(action.run, key="k"))["run"] == 2
 
 
+async def test_a_call_after_an_invalidation_never_joins_a_look_from_before_it(
+    caching: CacheRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    action = Action()
+    await caching.cache.wrap(action.run, key="k", lease=None)
+    look, delete = caching.rig.catalog.get_entries_batch, caching.rig.ltm.delete
+    free = asyncio.Event()
+    early: list[asyncio.Task[dict[str, Any]]] = []
+
+    async def looks_and_is_held(*args: Any) -> Any:
+        rows = await look(*args)
+        await free.wait()
+        return rows
+
+    async def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(caching.rig.catalog, "get_entries_batch", looks_and_is_held)
+            early.append(asyncio.create_task(caching.cache.wrap(action.run, key="k", lease=None)))
+            await turns()
+        return await delete(*args, **kwargs)
+
+    monkeypatch.setattr(caching.rig.ltm, "delete", meanwhile)
+    await caching.cache.invalidate("k")
+    assert (await caching.cache.wrap(action.run, key="k", lease=None))["run"] == 2
+    free.set()
+    assert (await early[0])["run"] == 1
+
+
+async def test_what_was_made_after_an_invalidation_is_not_replaced_by_what_was_made_before(
+    caching: CacheRig,
+) -> None:
+    before, after = Action(lambda run: "before"), Action(lambda run: "after")
+    before.hold()
+    old = asyncio.create_task(caching.cache.wrap(before.run, key="k", lease=None))
+    await before.begun.wait()
+    await caching.cache.invalidate("k")
+    await caching.cache.wrap(after.run, key="k", lease=None)
+    before.let_go()
+    assert (await old)["result"] == "before"
+    assert (await caching.rig.ltm.retrieve("k")).value == "after"
+
+
 async def test_an_invalidation_during_the_store_removes_what_was_stored(
     caching: CacheRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

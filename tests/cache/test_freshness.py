@@ -173,7 +173,7 @@ async def test_a_refresh_that_hangs_ends_with_its_timeout(
     caching: CacheRig, deferred: bool
 ) -> None:
     place, action = Place(), Action()
-    options = {**STALE, "refresh_timeout": 0.05, "defer": place.add if deferred else None}
+    options = {**STALE, "refresh_timeout": 0.5, "defer": place.add if deferred else None}
     await wrap(caching, action, **options)
     caching.advance(FRESH)
     action.hold()
@@ -263,7 +263,7 @@ async def test_an_early_refresh_is_likelier_near_the_end_and_for_a_long_run(
 async def test_a_clock_that_is_behind_makes_nothing_stale(caching: CacheRig) -> None:
     action = Action()
     await wrap(caching, action, **STALE)
-    caching.rig.clock.advance(-5)
+    caching.rig.clock.advance(-2 * FRESH)
     assert await wrap(caching, action, **STALE) == (1, True)
 
 
@@ -285,6 +285,16 @@ async def test_a_cleanup_is_deferred_too(caching: CacheRig) -> None:
     assert "catalog.expire_entries" not in caching.steps
     await place.run()
     assert "catalog.expire_entries" in caching.steps
+
+
+async def test_a_defer_that_fails_does_not_lose_the_answer(
+    caching: CacheRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    def closed(work: Work) -> None:
+        raise RuntimeError("the response has been sent")
+
+    assert await wrap(caching, Action(), defer=closed, cleanup_probability=1) == (1, False)
+    assert "what defer was given is not done" in caplog.text
 
 
 async def test_deferred_work_does_not_raise_when_the_memory_is_gone(caching: CacheRig) -> None:

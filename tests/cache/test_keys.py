@@ -230,6 +230,7 @@ async def test_the_other_arguments_count_beside_the_content(
         ("pipe", "argument 'file' is no plain file"),
         ("a\0b", "argument 'file' is no path"),
         ("", "argument 'file' is no path"),
+        ("\ud800", "argument 'file' is no path"),
         (5, "argument 'file' must be a path or a storage URI, not int"),
         (b"file", "argument 'file' is no path"),
         ("ftp://host/file", "argument 'file' has an unknown scheme; there are"),

@@ -147,6 +147,19 @@ async def test_who_waits_is_given_what_the_holder_makes(on_every_pair: CacheRig)
     assert action.runs == 1
 
 
+async def test_who_waits_does_not_wait_for_the_lease_s_end_once_there_is_a_result(
+    caching: CacheRig,
+) -> None:
+    assert await Lease.take(caching.rig.ltm, KEY, 600, timeout=None)
+    action = Action()
+    call = asyncio.create_task(caching.cache.wrap(action.run, key=KEY, lease_wait=20))
+    looks = caching.steps.count("catalog.get_entries_batch")
+    await wait_for(lambda: caching.steps.count("catalog.get_entries_batch") > looks + 1)
+    await caching.rig.ltm.store(KEY, {"run": "theirs"})
+    told = await call
+    assert (told["run"], told["_cache_hit"], action.runs) == ("theirs", True, 0)
+
+
 async def test_who_waits_runs_it_when_the_holder_failed(caching: CacheRig) -> None:
     action = Action()
     action.hold()
@@ -170,7 +183,7 @@ async def test_a_wait_is_bounded_and_the_action_then_run_without_a_lease(
     if bound == "lease_wait":
         told = await caching.cache.wrap(action.run, key=KEY, lease_wait=0.01)
     else:
-        async with Deadline(1):
+        async with Deadline(2):
             told = await caching.cache.wrap(action.run, key=KEY)
     assert (told["_cache_hit"], action.runs) == (False, 1)
     assert (await caching.cache.wrap(action.run, key=KEY))["_cache_hit"]
@@ -201,6 +214,26 @@ async def test_who_takes_the_lease_looks_again_before_it_runs(
     told = await caching.cache.wrap(action.run, key=KEY)
     assert (told["run"], told["_cache_hit"], action.runs) == ("theirs", True, 0)
     assert not (await caching.rig.ltm.retrieve(lease_key(KEY))).found
+
+
+async def test_a_long_wait_looks_at_least_once_a_second(
+    caching: CacheRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two thousand looks, in no time."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2_000:
+            await caching.rig.ltm.store(KEY, {"run": "theirs"})
+
+    assert await Lease.take(caching.rig.ltm, KEY, 3_600, timeout=None)
+    monkeypatch.setattr("ltm_async.cache.turns.asyncio.sleep", sleep)
+    told = await caching.cache.wrap(Action().run, key=KEY, lease_wait=3_600)
+    assert told["run"] == "theirs"
+    assert all(0.025 <= seconds <= 0.05 for seconds in slept[:1])
+    assert max(slept) <= 1
+    assert min(slept[10:]) >= 0.5
 
 
 async def test_it_can_be_turned_off(caching: CacheRig) -> None:

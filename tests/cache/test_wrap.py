@@ -116,6 +116,28 @@ async def test_what_somebody_else_stored_under_the_key_is_a_hit(caching: CacheRi
     assert datetime.fromisoformat(told["_cache_created_at"]).utcoffset() == timedelta(0)
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"_cache_took_s": 10**400},
+        {"_cache_took_s": "long"},
+        {"_cache_took_s": -1e308},
+        {"_cache_created_at": 5},
+        {"_cache_failure": 5},
+        {"_cache_action": ["x"]},
+    ],
+    ids=str,
+)
+async def test_metadata_that_no_cache_wrote_fails_nothing(
+    caching: CacheRig, forged: dict[str, Any]
+) -> None:
+    await caching.rig.ltm.store("k", {"run": 0}, metadata=forged)
+    told = await wrap(caching, Action(), key="k", early_refresh=100, ttl_seconds=60)
+    assert datetime.fromisoformat(told["_cache_created_at"]).utcoffset() == timedelta(0)
+    entry = await caching.cache.get("k")
+    assert (entry.action, entry.failure) in {(None, None), ("tests.cache.rigs.Action.run", None)}
+
+
 # Plain functions
 
 
@@ -409,6 +431,7 @@ async def test_a_cleanup_that_fails_or_hangs_does_not_fail_the_action(
         ({"early_refresh": 101}, "early_refresh is 101"),
         ({"error_ttl": 0}, "error_ttl is 0 s"),
         ({"lease": 0}, "lease is 0 s"),
+        ({"lease": 0.1}, "lease is 0.1 s, it must be above 0.1"),
         ({"lease_wait": -1}, "lease_wait is -1 s"),
         ({"refresh_timeout": 0}, "refresh_timeout is 0 s"),
         ({"single_flight": 1}, "single_flight must be True or False"),
