@@ -7,8 +7,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 
-from ltm_async import LTMBackend
-from ltm_async.cache import Cache
+from ltm_async import Cache, LTMBackend
 from ltm_async.integrations.asgi import LTMMiddleware, defer, lifespan
 
 ltm = LTMBackend(os.environ.get("DATABASE_URL", "sqlite:///memory.db"), "./blobs")
@@ -26,7 +25,7 @@ async def report(city: str) -> dict[str, Any]:
 
 @app.get("/reports/{city}")
 async def read_report(city: str) -> dict[str, Any]:
-    return await report(city)  # made once a minute, however many ask
+    return await report(city)  # one run for all who ask, refreshed behind the answer
 
 
 @app.post("/visits/{user}")

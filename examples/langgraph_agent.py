@@ -6,11 +6,11 @@ from typing import TypedDict
 from langgraph.graph import START, StateGraph
 from langgraph.store.base import BaseStore
 
-from ltm_async import LTMBackend
-from ltm_async.cache import Cache
+from ltm_async import Cache, LTMBackend
 from ltm_async.integrations.langgraph import LTMStore
 
-memory = LTMStore(ltm := LTMBackend("sqlite:///memory.db", "./blobs"))
+ltm = LTMBackend("sqlite:///memory.db", "./blobs")
+memory = LTMStore(ltm)
 
 
 class State(TypedDict):

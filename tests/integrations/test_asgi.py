@@ -16,8 +16,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 import ltm_async
-from ltm_async import ConfigError, LTMBackend, UnavailableError
+from ltm_async import Cache, ConfigError, LTMBackend, UnavailableError
 from ltm_async.integrations.asgi import App, LTMMiddleware, Receive, Scope, Send, defer, lifespan
+from tests.backends import make_rig
 from tests.databases import Console, Database
 
 from .asgi_calls import Counted, get
@@ -209,6 +210,26 @@ async def test_deferred_work_has_an_end(caplog: pytest.LogCaptureFixture) -> Non
         await get(served(app, deferred_timeout=0.01))
     assert app.events == ["answered", "cancelled", "cancelled"]
     assert "cancelled after 0.01 s" in caplog.text
+
+
+async def test_a_cache_cleans_up_behind_the_answer(tmp_path: pathlib.Path) -> None:
+    rig = make_rig("memory+memory", tmp_path)
+    cache = Cache(rig.ltm, cleanup_probability=1.0, lease=None, defer=defer)
+    await rig.ltm.store("old", 1, ttl=1)
+    rig.clock.advance(2)
+    expired: list[int] = []
+
+    @cache.cached()
+    async def report() -> str:
+        return "report"
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, await report())
+        expired.append((await rig.ltm.stats()).expired)
+
+    assert await get(LTMMiddleware(app, rig.ltm)) == (200, b"report")
+    assert [*expired, (await rig.ltm.stats()).expired] == [1, 0]
+    await rig.aclose()
 
 
 async def test_an_app_that_fails_takes_its_deferred_work_with_it() -> None:

@@ -42,10 +42,8 @@ class KnownTypes:
     """
 
     def __init__(self, more: Iterable[type] = ()) -> None:
-        # With an empty list in place of None the serializer's default would let everything in.
-        self._serde = JsonPlusSerializer(
-            pickle_fallback=False, allowed_msgpack_modules=tuple(more) or None
-        )
+        # Given even if empty, since LangGraph's default lets every type in.
+        self._serde = JsonPlusSerializer(pickle_fallback=False, allowed_msgpack_modules=tuple(more))
 
     def encode(self, value: Any) -> dict[str, str]:
         """*value* as JSON.
