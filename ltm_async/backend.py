@@ -205,9 +205,20 @@ class LTMBackend:
     async def aclose(self) -> None:
         """Close the stores that this backend made, within 10 seconds. Twice is fine."""
         self._runner.closed = True
-        stores = self._runner.made
-        if stores is None:
-            return
+        if self._runner.made is not None:
+            await self._close(self._runner.made)
+
+    async def release(self) -> None:
+        """Close the stores that this backend made, within 10 seconds, until they are needed again.
+
+        The next call makes them anew, as in an app that is stopped and started in one process;
+        what ``memory:`` held is gone. A call under way meanwhile may fail with ClosedError.
+        """
+        stores, self._runner.made = self._runner.made, None
+        if stores is not None:
+            await self._close(stores)
+
+    async def _close(self, stores: Stores) -> None:
         async with Deadline(CLOSE_TIMEOUT_S):
             if self._owns_blobs:
                 await stores.blobs.aclose()

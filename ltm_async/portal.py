@@ -22,6 +22,10 @@ REST_S = 0.01
 TURNS_AFTER_REST = 3
 """Of the loop, before a call begins: a connection that ended while the loop was at rest takes one
 for its last data, one for its end and one to be dropped."""
+REFUSAL = (
+    "SyncLTMBackend would stop the event loop that runs in this thread: use LTMBackend and await "
+    "it, or pass allow_blocking=True"
+)
 
 
 class _Call(Generic[T]):
@@ -104,10 +108,17 @@ class Portal:
         """Wakes the daemon thread; a signal's handler may put too."""
         self._starting = threading.Lock()
 
-    def run(self, make: Callable[[], Coroutine[Any, Any, T]], *, allow_blocking: bool = False) -> T:
+    def run(
+        self,
+        make: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        allow_blocking: bool = False,
+        refusal: str = REFUSAL,
+    ) -> T:
         """The result of the coroutine that *make* gives, in a copy of the caller's context.
 
-        What interrupts the waiting cancels the coroutine.
+        What interrupts the waiting cancels the coroutine. *refusal* says what to do instead where
+        the thread runs an event loop.
 
         Raises:
             BlockingCallError: The thread runs an event loop, and not *allow_blocking*, or it is
@@ -121,10 +132,7 @@ class Portal:
                     "update(), would wait for itself"
                 )
             if not allow_blocking:
-                raise BlockingCallError(
-                    "SyncLTMBackend would stop the event loop that runs in this thread: use "
-                    "LTMBackend and await it, or pass allow_blocking=True"
-                )
+                raise BlockingCallError(refusal)
         loop = self._loop or self._start()
         call = _Call(make, TURNS_AFTER_REST if loop.rested_s > REST_S else 0)
         try:
@@ -184,6 +192,11 @@ class Portal:
 _portals = PerProcess(Portal)
 
 
-def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], *, allow_blocking: bool = False) -> T:
+def run_blocking(
+    make: Callable[[], Coroutine[Any, Any, T]],
+    *,
+    allow_blocking: bool = False,
+    refusal: str = REFUSAL,
+) -> T:
     """:meth:`Portal.run` of the one that all blocking calls of this process share."""
-    return _portals.get().run(make, allow_blocking=allow_blocking)
+    return _portals.get().run(make, allow_blocking=allow_blocking, refusal=refusal)

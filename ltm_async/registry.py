@@ -270,8 +270,7 @@ def _plan(
         elif allowed.required:
             raise ConfigError(f"{what} {name!r} needs the option {option!r}")
     if adapter.driver_comes_later:
-        made = adapter.load()(**checked)
-        return lambda: made
+        adapter.load()(**checked)  # so that it refuses now what it cannot use
     return lambda: adapter.load()(**checked)
 
 

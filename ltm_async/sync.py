@@ -159,6 +159,10 @@ class SyncLTMBackend:
         """Close the stores that this backend made, within 10 seconds. Twice is fine."""
         self._run(self._ltm.aclose)
 
+    def release(self) -> None:
+        """Close the stores that this backend made, until they are needed again."""
+        self._run(self._ltm.release)
+
     store = _blocking(LTMBackend.store)
     retrieve = _blocking(LTMBackend.retrieve)
     delete = _blocking(LTMBackend.delete)

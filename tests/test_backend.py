@@ -409,6 +409,22 @@ async def test_a_closed_backend_says_so(tmp_path: pathlib.Path) -> None:
             await call
 
 
+async def test_a_released_backend_has_nothing_open_until_it_is_needed_again(
+    tmp_path: pathlib.Path,
+) -> None:
+    ltm = LTMBackend(f"sqlite:///{tmp_path}/ltm.db", tmp_path / "blobs", on_unavailable="raise")
+    await ltm.release()
+    for n in range(3):
+        assert (await ltm.retrieve("k")).value == (n or None)
+        await ltm.store("k", n + 1)
+        await ltm.release()
+        assert not (tmp_path / "ltm.db-wal").exists()
+    await ltm.aclose()
+    await ltm.release()
+    with pytest.raises(ClosedError):
+        await ltm.retrieve("k")
+
+
 async def test_what_was_handed_in_stays_open(rig: Rig) -> None:
     async with LTMBackend(rig.catalog, rig.blobs) as ltm:
         await ltm.store("k", LARGE)

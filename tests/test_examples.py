@@ -11,23 +11,33 @@ from typing import Any
 
 import pytest
 
+import ltm_async
 from ltm_async.protocols import Catalog
 from ltm_async.testing import CatalogContract, ManualClock
 
+from .databases import Console, Database
+from .integrations.asgi_calls import Counted
+
 FOLDER = pathlib.Path(__file__).parents[1] / "examples"
 LAST_LINES = {
+    "blocking_code": "deleted: 100",
     "cached_actions": "refreshed behind it: 2 hit: True",
     "compare_and_swap": "after 20 updates side by side: {'visits': 30}",
     "configuration": "refused: the environment variable LTM_NO_SUCH_NAME is not set",
     "expiry": "entries removed: 1 blobs deleted: 1",
+    "lambda_handler": "counted on: True",
+    "langgraph_agent": "sunny: 2",
     "many_at_once": "nothing of it was written: True",
     "own_catalog": "{'commits': 2, 'reads': 2}",
     "store_and_retrieve": "deleted nothing True",
+    "yaml_configured": "librarian remembers ['Faust', 'Emma']",
 }
+SERVED = ["fastapi_app"]
+"""Tested where they are served."""
 
 
 def test_every_example_is_known_here() -> None:
-    assert sorted(file.stem for file in FOLDER.glob("*.py")) == sorted(LAST_LINES)
+    assert sorted(file.stem for file in FOLDER.glob("*.py")) == sorted([*LAST_LINES, *SERVED])
 
 
 @pytest.mark.parametrize("name", LAST_LINES)
@@ -45,9 +55,26 @@ def test_an_example_runs_twice_and_says_what_it_did(name: str, tmp_path: pathlib
         assert done.stdout.splitlines()[-1] == LAST_LINES[name]
 
 
-@pytest.mark.parametrize("name", LAST_LINES)
+@pytest.mark.parametrize("name", [*LAST_LINES, *SERVED])
 def test_an_example_is_short(name: str) -> None:
     assert len((FOLDER / f"{name}.py").read_text().splitlines()) <= 40
+
+
+def test_two_warm_invocations_of_the_function_share_one_connection(
+    database: Database, console: Console, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counted(database, console)
+    monkeypatch.setenv("DATABASE_URL", counted.url)
+    monkeypatch.chdir(tmp_path)
+    function = runpy.run_path(str(FOLDER / "lambda_handler.py"))
+    (opened,) = counted.pids()
+    for visits in (1, 2):
+        assert function["lambda_handler"]({"user": "ann"}, None) == {
+            "user": "ann",
+            "visits": visits,
+        }
+        assert counted.pids() == [opened]
+    ltm_async.run(function["ltm"].aclose())
 
 
 class TestOwnCatalog(CatalogContract):

@@ -9,7 +9,14 @@ import asyncpg
 import pytest
 
 from ltm_async import UnavailableError
-from ltm_async.catalogs.postgres.lending import IDLE_LIFETIME_S, Connection, Pool
+from ltm_async.catalogs.postgres.lending import (
+    CHECK_AFTER_IDLE_S,
+    IDLE_LIFETIME_S,
+    LISTEN_AFTER_IDLE_S,
+    LISTEN_TURNS,
+    Connection,
+    Pool,
+)
 
 from .servers.postgres import Postgres
 
@@ -93,6 +100,26 @@ async def test_who_stops_waiting_takes_no_place_with_him(pool: Pool) -> None:
     assert await waiting[2] is not None
     pool.give_back(held.pop())
     assert await pool.lend() is not None
+
+
+@pytest.mark.parametrize("idle_s", [LISTEN_AFTER_IDLE_S, CHECK_AFTER_IDLE_S])
+async def test_who_stops_while_his_connection_is_looked_at_loses_none(
+    pool: Pool, opened: Opened, idle_s: float
+) -> None:
+    for turns in range(LISTEN_TURNS + 3):
+        conn = await pool.lend()
+        pool.give_back(conn)
+        monotonic, wall = conn._used_at
+        conn._used_at = monotonic - idle_s, wall - idle_s
+        looking = asyncio.create_task(pool.lend())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+        if not looking.cancelled():
+            pool.give_back(looking.result())
+    assert len(opened.open) <= 1
+    assert {await pool.lend()} >= {*opened.open}
 
 
 async def test_a_connection_that_cannot_be_opened_takes_no_place(

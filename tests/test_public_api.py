@@ -34,6 +34,7 @@ METHODS = {
     "get_changed_entries",
     "open",
     "aclose",
+    "release",
 }
 HEAVY = (
     "asyncio",
@@ -193,7 +194,9 @@ def test_options_after_the_first_argument_are_keywords(method: str) -> None:
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
         inspect.Parameter.KEYWORD_ONLY,
     }
-    assert ("timeout" in [p.name for p in parameters]) is (method not in {"open", "aclose"})
+    assert ("timeout" in [p.name for p in parameters]) is (
+        method not in {"open", "aclose", "release"}
+    )
 
 
 def public_things() -> Iterator[tuple[str, object]]:

@@ -85,12 +85,15 @@ class Pool:
         """A connection that answers, for one user until it is given back."""
         self._check_open()
         await self._free.acquire()
+        conn: Connection | None = None
         try:
             self._check_open()
             conn = self._idle.pop() if self._idle else None
             if conn is None or not await conn.is_alive():
                 conn = await self._connect()
         except BaseException:
+            if conn is not None:
+                self._put_aside(conn)  # cancelled while it was looked at
             self._free.release()
             raise
         self._lent.add(conn)
@@ -102,6 +105,13 @@ class Pool:
         if not conn.is_closed():
             self._take_back(conn)
         self._free.release()
+
+    def _put_aside(self, conn: Connection) -> None:
+        """Keep *conn*, which nobody has used since it was taken from the idle ones."""
+        if self._closed:
+            conn.terminate()
+        elif not conn.is_closed():
+            self._idle.append(conn)
 
     def _take_back(self, conn: Connection) -> None:
         conn.used()
