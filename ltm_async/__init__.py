@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .catalogs.memory import MemoryCatalog
     from .catalogs.postgres import PostgresCatalog
     from .catalogs.sqlite import SQLiteCatalog
+    from .engine import DuckDBQueryEngine
     from .entry import compute_content_hash
     from .errors import (
         AccessDeniedError,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         LTMError,
         MissingDriverError,
         OutcomeUnknownError,
+        QueryError,
         RateLimitedError,
         StoreError,
         UnavailableError,
@@ -54,6 +56,7 @@ _HOMES = {
     "catalogs.memory": ("MemoryCatalog",),
     "catalogs.postgres": ("PostgresCatalog",),
     "catalogs.sqlite": ("SQLiteCatalog",),
+    "engine": ("DuckDBQueryEngine",),
     "entry": ("compute_content_hash",),
     "errors": (
         "AccessDeniedError",
@@ -68,6 +71,7 @@ _HOMES = {
         "LTMError",
         "MissingDriverError",
         "OutcomeUnknownError",
+        "QueryError",
         "RateLimitedError",
         "StoreError",
         "UnavailableError",
@@ -90,6 +94,7 @@ __all__ = [
     "ConflictError",
     "CorruptError",
     "DeadlineError",
+    "DuckDBQueryEngine",
     "FencedError",
     "FirestoreCatalog",
     "GCSBlobStore",
@@ -102,6 +107,7 @@ __all__ = [
     "MissingDriverError",
     "OutcomeUnknownError",
     "PostgresCatalog",
+    "QueryError",
     "RateLimitedError",
     "RetryPolicy",
     "S3BlobStore",
