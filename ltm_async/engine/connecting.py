@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -44,7 +45,10 @@ class Opening:
         with self._lock:
             if self._closed:
                 raise ClosedError("the query engine is closed")
-            if self._base is None or self._base.broken:
+            if self._base is not None and self._base.broken:
+                broken, self._base = self._base, None
+                broken.abandon()
+            if self._base is None:
                 self._base = connect(self._options)
             return self._base
 
@@ -68,6 +72,7 @@ class Base:
         self.broken = False
         """It has failed inside and takes no more calls."""
         self._connection = connection
+        _made.add(self)
         self._remove = weakref.finalize(self, _remove, folder, os.getpid())
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
@@ -76,10 +81,15 @@ class Base:
 
     async def aclose(self) -> None:
         await self.pool.stop(timeout_s=CLOSE_TIMEOUT_S)
-        await aside(self._close, "ltm-duckdb-close")
+        await aside(self.abandon, "ltm-duckdb-close")
 
-    def _close(self) -> None:
-        self._connection.close()
+    def abandon(self) -> None:
+        """Close without waiting for what is still running. Blocks, so not on a loop."""
+        import duckdb
+
+        self.pool.end()
+        with contextlib.suppress(duckdb.Error):  # what takes no interrupt keeps it open
+            self._connection.close()
         self._remove()
 
 
@@ -140,6 +150,23 @@ _LOCK = (
     "SET enable_external_access = false",
     "SET lock_configuration = true",
 )
+
+
+_made: weakref.WeakSet[Base] = weakref.WeakSet()
+
+
+def _keep_connections() -> None:
+    """In a child process, never destroy what has threads in the parent only: it would abort."""
+    made = list(_made)
+    if made:
+        import ctypes
+
+        for base in made:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(base._connection))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_connections)
 
 
 def _remove(folder: str, pid: int) -> None:

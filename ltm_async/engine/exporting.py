@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import duckdb
 
 MAX_LEVELS = 8
+ROW_GROUP = 8192
+"""Rows that each thread holds in memory until they are written; 2,048 is DuckDB's least."""
 _MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -91,7 +93,7 @@ async def export(
 def _copy(cursor: duckdb.DuckDBPyConnection, written: str, partition_by: Sequence[str]) -> None:
     """All in this statement was checked, or is a path that the engine has made."""
     members = "".join(f""", metadata->>'$."{name}"' AS "{name}" """ for name in partition_by)
-    options = "FORMAT parquet, COMPRESSION zstd"
+    options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}"
     if partition_by:
         options += f", PARTITION_BY ({', '.join(partition_by)})"
     quoted = written.replace("'", "''")

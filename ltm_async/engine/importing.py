@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backend import LTMBackend
-from ..entry import check_key, compute_content_hash, decode, encode_metadata, to_expiry
+from ..entry import (
+    FIRST_US,
+    LAST_US,
+    check_key,
+    compute_content_hash,
+    decode,
+    encode_metadata,
+    to_datetime,
+    to_expiry,
+)
 from ..errors import CorruptError, InvalidEntryError, QueryError
 from ..worker import aside
 from .connecting import Base, connect_reader
@@ -32,6 +41,10 @@ _TYPES = {
     "content_hash": ("VARCHAR",),
 }
 """The columns that an import takes, and the types they may have."""
+_INSTANT = (
+    "CASE WHEN expires_at IS NULL OR isfinite(expires_at) THEN epoch_us(expires_at)"
+    " ELSE 9223372036854775807 END"
+)
 _FILES = "read_parquet($1::VARCHAR[], hive_partitioning = false)"
 
 
@@ -103,8 +116,9 @@ def _columns(cursor: duckdb.DuckDBPyConnection, files: Sequence[str]) -> list[st
 
 
 def _begin(cursor: duckdb.DuckDBPyConnection, files: Sequence[str], columns: Sequence[str]) -> None:
-    """*columns* are of those that are known."""
-    cursor.execute(f"SELECT {', '.join(columns)} FROM {_FILES}", [files])
+    """*columns* are of those that are known; an instant comes in microseconds since the epoch."""
+    made = ", ".join(_INSTANT if name == "expires_at" else name for name in columns)
+    cursor.execute(f"SELECT {made} FROM {_FILES}", [files])
 
 
 def _next(cursor: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
@@ -163,8 +177,8 @@ def _entry(row: dict[str, Any]) -> dict[str, Any]:
     encode_metadata(metadata)
     expires_at = row.get("expires_at")
     if expires_at is not None:
-        if not isinstance(expires_at, datetime):
+        if not FIRST_US <= expires_at <= LAST_US:
             raise InvalidEntryError("expires_at is no instant that a datetime can be")
-        expires_at = expires_at.astimezone(UTC)
+        expires_at = to_datetime(expires_at)
         to_expiry(expires_at=expires_at)
     return {"key": row["key"], "value": value, "metadata": metadata, "expires_at": expires_at}

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from ..errors import ClosedError
@@ -81,6 +82,7 @@ class Pool:
         self._threads: list[threading.Thread] = []
         self._free = 0
         """Threads that wait, less the jobs that wait for them."""
+        self._running: set[_Job] = set()
         self._stopped = False
         self._lock = threading.Lock()
 
@@ -90,7 +92,13 @@ class Pool:
         A call that is cancelled before its turn never begins.
         """
         job = _Job(work, interrupt)
-        if not self._put(job.run):
+
+        def run_job() -> None:
+            self._running.add(job)
+            job.run()
+            self._running.discard(job)
+
+        if not self._put(run_job):
             raise ClosedError(f"{self._name} is closed")
         try:
             await asyncio.wait([job.done])  # unlike awaiting it, leaves it alone when cancelled
@@ -104,20 +112,28 @@ class Pool:
         if not self._put(work):
             work()
 
-    async def stop(self, *, timeout_s: float) -> None:
-        """End the threads once their work is done, waiting at most *timeout_s*."""
+    def end(self) -> None:
+        """Take no more work; the threads end once theirs is done."""
         with self._lock:
             if not self._stopped:
                 self._stopped = True
                 for _ in self._threads:
                     self._jobs.put(None)
-        give_up_at = time.monotonic() + timeout_s
 
-        def join() -> None:
+    async def stop(self, *, timeout_s: float) -> None:
+        """End the threads once their work is done; after *timeout_s* it is interrupted."""
+        self.end()
+        await aside(partial(self._join, timeout_s), f"{self._name}-stop")
+
+    def _join(self, timeout_s: float) -> None:
+        interrupt_at = time.monotonic() + timeout_s
+        leave_at = interrupt_at + PATIENCE_S
+        while any(thread.is_alive() for thread in self._threads) and time.monotonic() < leave_at:
+            if time.monotonic() >= interrupt_at:
+                for job in list(self._running):
+                    job.interrupt()
             for thread in self._threads:
-                thread.join(max(give_up_at - time.monotonic(), 0))
-
-        await aside(join, f"{self._name}-stop")
+                thread.join(EVERY_S)
 
     def _put(self, work: Callable[[], None]) -> bool:
         with self._lock:
