@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -468,7 +469,7 @@ async def test_many_first_queries_make_one_connection(
     assert len(made) == 1
 
 
-def run(script: str, *args: str) -> str:
+def run(script: str, *args: str, says: str = "") -> str:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script, *args],
         capture_output=True,
@@ -476,7 +477,8 @@ def run(script: str, *args: str) -> str:
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(says, done.stderr)
     return done.stdout.strip()
 
 
@@ -540,7 +542,9 @@ elif (unused := os.fork()) != 0:
     print(*(os.waitstatus_to_exitcode(os.waitpid(one, 0)[1]) for one in (pid, unused)), before)
     asyncio.run(again(loaded))
 """
-    assert run(script, str(tmp_path)) == "0 0 1\n1 1"
+    # DuckDB 2.0.0 says at the end of a child that what is its parent's was not destroyed.
+    said = run(script, str(tmp_path), says=r"(?s:(nanobind: leaked .*)?)")
+    assert said == "0 0 1\n1 1"
     assert folders(tmp_path) == []
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from . import about, entries, exporting, housekeeping, importing
+from . import about, analysing, entries, exporting, housekeeping, importing
 from .making import make_app
 from .session import Session, UsageError
 
@@ -22,6 +22,7 @@ _APP = make_app(
         "cleanup": housekeeping.cleanup,
         "gc": housekeeping.gc,
         "verify": housekeeping.verify,
+        "query": analysing.query,
         "export": exporting.export,
         "import": importing.import_,
         "schema": about.schema,

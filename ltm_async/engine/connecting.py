@@ -67,12 +67,16 @@ class Base:
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, folder: str, size: int) -> None:
+        import duckdb
+
         self.pool = Pool("ltm-duckdb", size)
         self.folder = folder
         self.broken = False
         """It has failed inside and takes no more calls."""
         self._connection = connection
-        _made.add(self)
+        # DuckDB 1 makes one at its import, with a thread: it is kept from children, too.
+        self._default = duckdb.default_connection() if duckdb.__version__ < "2" else None
+        keep_in_children(self)
         self._remove = weakref.finalize(self, _remove, folder, os.getpid())
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
@@ -152,21 +156,26 @@ _LOCK = (
 )
 
 
-_made: weakref.WeakSet[Base] = weakref.WeakSet()
+_kept: weakref.WeakSet[object] = weakref.WeakSet()
 
 
-def _keep_connections() -> None:
-    """In a child process, never destroy what has threads in the parent only: it would abort."""
-    made = list(_made)
-    if made:
+def keep_in_children(holder: object) -> None:
+    """Never destroy *holder* in a process that is forked, for what it holds of DuckDB is not whole
+    there: its threads are the parent's, and to end it would abort the child."""
+    _kept.add(holder)
+
+
+def _keep() -> None:
+    kept = list(_kept)
+    if kept:
         import ctypes
 
-        for base in made:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(base._connection))
+        for holder in kept:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(holder))
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_connections)
+    os.register_at_fork(after_in_child=_keep)
 
 
 def _remove(folder: str, pid: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import ClosedError, UnavailableError
-from .connecting import Base
+from .connecting import Base, keep_in_children
 from .failing import STORE, translating
 
 if TYPE_CHECKING:
@@ -32,11 +32,13 @@ class Table:
         self.base = base
         self._make = make or base.cursor
         self._pid = os.getpid()
+        keep_in_children(self)
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._turn = asyncio.Lock()
         self._busy = False
         self._released = False
-        self._lock = threading.Lock()  # of the three above
+        self._unclean = False
+        self._lock = threading.Lock()  # of what is busy and what is released
 
     async def run(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """What *work* gives, on a thread; cancelling interrupts what its cursor is doing."""
@@ -66,9 +68,21 @@ class Table:
             with translating(self.base):
                 if self._cursor is None:
                     self._cursor = self._make()
-                return work(self._cursor)
+                if self._unclean:
+                    self._roll_back(self._cursor)
+                self._unclean = True
+                result = work(self._cursor)
+                self._unclean = False
+                return result
         finally:
             self._end()
+
+    def _roll_back(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """What was interrupted may have left a transaction, for its rollback is, too."""
+        import duckdb
+
+        with contextlib.suppress(duckdb.Error):  # there is none
+            cursor.execute("ROLLBACK")
 
     def _end(self) -> None:
         with self._lock:
