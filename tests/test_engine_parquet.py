@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -13,14 +14,21 @@ import pytest
 from ltm_async import (
     ConfigError,
     DuckDBQueryEngine,
+    GCSBlobStore,
     InvalidEntryError,
     LTMBackend,
+    MemoryBlobStore,
+    RetryPolicy,
     UnavailableError,
     compute_content_hash,
 )
+from ltm_async.engine.uploading import upload
+from ltm_async.protocols import BlobStore
 from ltm_async.testing import Faults, Mode
 
 from .backends import Rig, make_rig
+from .corpus import same
+from .servers.gcs import GcsServer
 
 ENDS = datetime(2100, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 VALUES: dict[str, Any] = {
@@ -206,7 +214,8 @@ async def test_an_export_that_fails_leaves_nothing(tmp_path: pathlib.Path, ahead
     [
         ({"path": 7}, "path must be"),
         ({"path": ""}, "path is not"),
-        ({"path": "s3://bucket/x"}, "storage URIs"),
+        ({"path": "gs://bucket/x", "partition_by": ["kind"]}, "storage URI goes with neither"),
+        ({"path": "gs://bucket/x", "overwrite": True}, "storage URI goes with neither"),
         ({"partition_by": "kind"}, "list of members"),
         ({"partition_by": ['k"; DROP TABLE entries']}, "a name is 1 to 64"),
         ({"partition_by": [7]}, "a name is"),
@@ -221,6 +230,77 @@ async def test_bad_arguments_of_an_export_are_refused(
 ) -> None:
     with pytest.raises(InvalidEntryError, match=said):
         await engine.export_parquet(arguments.pop("path", "x.parquet"), **arguments)
+
+
+# Into a bucket
+
+
+async def objects_of(store: BlobStore) -> dict[str, bytes]:
+    found = {}
+    async for info in store.scan(""):
+        data = await store.get(info.path, limit=info.byte_size + 1)
+        found[store.uri(info.path)] = data or b""
+    return found
+
+
+async def test_a_storage_uri_gets_files_that_come_back_exactly(
+    rig: Rig,
+    engine: DuckDBQueryEngine,
+    tmp_path: pathlib.Path,
+    gcs_server: GcsServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ltm_async.engine.exporting.FILE_BYTES", 200_000)
+    await fill(rig.ltm)
+    await rig.ltm.store_batch(
+        {"key": f"more:{n:05}", "value": os.urandom(60).hex()} for n in range(20_000)
+    )
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server.endpoint_url)
+    uri = f"gs://{gcs_server.new_bucket()}/exports/"
+    out = await engine.export_parquet(uri)
+    assert out.exported == len(VALUES) + 20_000
+    assert len(out.files) > 1
+    bucket = GCSBlobStore(uri)
+    objects = await objects_of(bucket)
+    await bucket.aclose()
+    assert tuple(sorted(objects)) == out.files
+    assert sum(map(len, objects.values())) == out.byte_size
+    for number, data in enumerate(objects.values()):
+        write_bytes(tmp_path / "back" / f"{number}.parquet", data)
+    async with LTMBackend("memory:", "memory:", on_unavailable="raise") as other:
+        importer = DuckDBQueryEngine(other)
+        assert (await importer.import_parquet(tmp_path / "back")).imported == out.exported
+        await importer.aclose()
+        for key, value in VALUES.items():
+            assert same((await other.retrieve(key)).value, value)
+
+
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+
+
+class StaysOpen(MemoryBlobStore):
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_an_upload_that_fails_leaves_no_file(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ltm_async.engine.uploading.MAX_VALUE_BYTES", 400)
+    files = [tmp_path / name for name in ("a", "b", "c")]
+    for number, file in enumerate(files):
+        write_bytes(file, b"x" * 300 * number)
+    store = StaysOpen()
+    with pytest.raises(InvalidEntryError, match="larger than 400 bytes"):
+        await upload(files, lambda: store, RetryPolicy())
+    assert await objects_of(store) == {}
+
+
+async def test_no_entries_make_a_file_of_none(engine: DuckDBQueryEngine, tmp_path: Any) -> None:
+    out = await engine.export_parquet(f"file://{tmp_path}/bucket")
+    assert (out.success, out.exported, len(out.files)) == (True, 0, 1)
 
 
 # Files of others

@@ -6,19 +6,23 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..entry import shown
 from ..errors import ConfigError, InvalidEntryError
+from ..protocols import BlobStore
+from ..registry import plan_blob_store
+from ..retry import RetryPolicy
 from ..stores import Stores
 from ..worker import aside
 from .connecting import Base
 from .feeding import COLUMN_NAMES, Selection, load
 from .results import ExportParquetResult
 from .tables import Table
+from .uploading import FILE_BYTES, upload
 
 if TYPE_CHECKING:
     import duckdb
@@ -30,26 +34,25 @@ _MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 class Target(NamedTuple):
-    """Where an export goes."""
+    """Where an export goes: to a path, or into a blob store."""
 
     path: Path
+    store: Callable[[], BlobStore] | None
     partition_by: tuple[str, ...]
     overwrite: bool
 
 
-def check_path(path: object) -> Path:
+def check_text(path: object) -> str:
     if not isinstance(path, (str, os.PathLike)):
         raise InvalidEntryError(f"path must be a str or a path, not {type(path).__name__}")
     text = os.fspath(path)
     if not isinstance(text, str) or not text or "\0" in text:
         raise InvalidEntryError("path is not the path of a file")
-    if "://" in text:
-        raise InvalidEntryError("path must be on this machine: storage URIs cannot be used here")
-    return Path(text)
+    return text
 
 
 def check_target(path: object, partition_by: object, overwrite: bool) -> Target:
-    target = check_path(path)
+    target = check_text(path)
     if isinstance(partition_by, (str, bytes)) or not isinstance(partition_by, Sequence):
         raise InvalidEntryError("partition_by must be a list of members of the metadata")
     if len(partition_by) > MAX_LEVELS:
@@ -64,20 +67,28 @@ def check_target(path: object, partition_by: object, overwrite: bool) -> Target:
         raise InvalidEntryError("partition_by has a name twice, or that of a column")
     if partition_by and overwrite:
         raise InvalidEntryError("overwrite replaces a file, and partition_by makes a folder")
-    return Target(target, tuple(partition_by), overwrite)
+    if "://" not in target:
+        return Target(Path(target), None, tuple(partition_by), overwrite)
+    if partition_by or overwrite:
+        raise InvalidEntryError("a storage URI goes with neither partition_by nor overwrite")
+    return Target(Path(), plan_blob_store(target), (), False)
 
 
 async def export(
-    stores: Stores, base: Base, selection: Selection, target: Target
+    stores: Stores, base: Base, selection: Selection, target: Target, policy: RetryPolicy
 ) -> ExportParquetResult:
-    """Write a selection into the engine's own folder, then move it to *target* at once."""
-    await aside(partial(_check_free, target))
+    """Write a selection into the engine's own folder, then bring it to *target*."""
+    if target.store is None:
+        await aside(partial(_check_free, target))
     table = Table(base)
     written = Path(base.folder, f"export-{secrets.token_hex(8)}")
     try:
         loaded = await load(stores, table, selection, "text")
-        await table.run(partial(_copy, written=str(written), partition_by=target.partition_by))
-        sizes = await aside(partial(_move, written, target))
+        await table.run(partial(_copy, written=str(written), target=target))
+        if target.store is None:
+            sizes = await aside(partial(_move, written, target))
+        else:
+            sizes = await upload(await aside(partial(_files, written)), target.store, policy)
     finally:
         table.release()
         base.pool.later(partial(_discard, written))
@@ -90,12 +101,14 @@ async def export(
     )
 
 
-def _copy(cursor: duckdb.DuckDBPyConnection, written: str, partition_by: Sequence[str]) -> None:
+def _copy(cursor: duckdb.DuckDBPyConnection, written: str, target: Target) -> None:
     """All in this statement was checked, or is a path that the engine has made."""
-    members = "".join(f""", metadata->>'$."{name}"' AS "{name}" """ for name in partition_by)
+    members = "".join(f""", metadata->>'$."{name}"' AS "{name}" """ for name in target.partition_by)
     options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}"
-    if partition_by:
-        options += f", PARTITION_BY ({', '.join(partition_by)})"
+    if target.partition_by:
+        options += f", PARTITION_BY ({', '.join(target.partition_by)})"
+    if target.store is not None:
+        options += f", FILE_SIZE_BYTES {FILE_BYTES}"
     quoted = written.replace("'", "''")
     cursor.execute(f"COPY (SELECT *{members} FROM entries) TO '{quoted}' ({options})")
 
@@ -118,6 +131,7 @@ def _move(written: Path, target: Target) -> dict[str, int]:
         if not written.exists():  # no row, no file in any folder
             written.mkdir()
         shutil.move(written, beside)
+        _keep_private(beside)
         for file in _files(beside):
             _sync(file)
         _check_free(target)
@@ -128,6 +142,13 @@ def _move(written: Path, target: Target) -> dict[str, int]:
     finally:
         _discard(beside)
     return {str(file): file.stat().st_size for file in _files(target.path)}
+
+
+def _keep_private(path: Path) -> None:
+    """Readable by its owner only, as what it holds."""
+    path.chmod(0o700 if path.is_dir() else 0o600)
+    for below in path.rglob("*"):
+        below.chmod(0o700 if below.is_dir() else 0o600)
 
 
 def _files(path: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from ..entry import (
 from ..errors import CorruptError, InvalidEntryError, QueryError
 from ..worker import aside
 from .connecting import Base, connect_reader
-from .exporting import check_path
+from .exporting import check_text
 from .options import EngineOptions
 from .tables import Table
 
@@ -59,7 +59,10 @@ class Imported:
 
 
 def check_source(path: object) -> Path:
-    return check_path(path)
+    text = check_text(path)
+    if "://" in text:
+        raise InvalidEntryError("path must be on this machine: storage URIs are only exported to")
+    return Path(text)
 
 
 async def import_all(

@@ -201,6 +201,8 @@ class DuckDBQueryEngine:
 
         Args:
             path: Of the file, whose folder exists; with *partition_by* of a folder that does not.
+                Or a storage URI as a backend takes it, below which a new folder is made, of files
+                of some 32 MiB; they appear one by one, and should lie outside of a memory's own.
             partition_by: Up to 8 members of the metadata; each is a column more, of text, and a
                 level of folders such as ``kind=note``.
             prefix: Which keys; plain text.
@@ -216,7 +218,8 @@ class DuckDBQueryEngine:
         selection = selected(prefix, metadata_filter, values=True)
 
         async def export(stores: Stores) -> ExportParquetResult:
-            return await exporting.export(stores, await self._base(), selection, target)
+            policy = self._runner.options.retry
+            return await exporting.export(stores, await self._base(), selection, target, policy)
 
         return await self._runner.call(
             "export_parquet", export, lambda exc: ExportParquetResult(exception=exc), timeout

@@ -43,7 +43,7 @@ class ExportParquetResult(Result):
     exported: int = 0
     """Entries."""
     files: tuple[str, ...] = ()
-    """The path of each file."""
+    """The path or storage URI of each file."""
     byte_size: int = 0
     """Of all files."""
     errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
