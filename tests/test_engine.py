@@ -6,9 +6,11 @@ import asyncio
 import os
 import pathlib
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,6 +28,7 @@ from ltm_async import (
     UnavailableError,
 )
 from ltm_async.engine import connecting
+from ltm_async.entry import hash_of
 from ltm_async.testing import Faults, Mode
 
 from .backends import Rig, make_rig
@@ -240,6 +243,21 @@ async def test_a_query_leaves_no_table_and_no_file_behind(
     assert list(folder.iterdir()) == []
     await engine.aclose()
     assert folders(tmp_path) == []
+
+
+async def test_a_forged_value_keeps_no_other_out(
+    rig: Rig, engine: DuckDBQueryEngine, tmp_path: pathlib.Path
+) -> None:
+    await fill(rig, 3)
+    with closing(sqlite3.connect(tmp_path / "ltm.db")) as db, db:
+        db.execute(
+            "UPDATE ltm_entries SET inlined_value = ?, byte_size = 3, content_hash = ?"
+            " WHERE key = 'note:001'",
+            ('"é"', hash_of('"é"'.encode())),
+        )
+    found = await engine.query("SELECT key FROM entries WHERE inlined")
+    assert found.rows == [("page:002",)]
+    assert found.errors["note:001"].error_type == "CorruptError"
 
 
 async def test_a_query_sees_no_entries_of_another(rig: Rig, engine: DuckDBQueryEngine) -> None:

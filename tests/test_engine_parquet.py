@@ -90,6 +90,7 @@ async def test_what_is_exported_comes_back_exactly(
     assert (out.success, out.exported, out.errors) == (True, len(VALUES), {})
     assert len(out.files) == {0: 1, 1: 2, 2: len(VALUES)}[len(partition_by)]
     assert out.byte_size == sum(size_of(file) for file in out.files) > 0
+    assert {mode_of(file) for file in out.files} == {0o600}
     async with LTMBackend("memory:", "memory:", on_unavailable="raise") as other:
         importer = DuckDBQueryEngine(other)
         for deduplicated in (0, len(VALUES)):
@@ -101,6 +102,10 @@ async def test_what_is_exported_comes_back_exactly(
             )
         await importer.aclose()
         assert await everything(other) == await everything(rig.ltm)
+
+
+def mode_of(file: str) -> int:
+    return pathlib.Path(file).stat().st_mode & 0o777
 
 
 def size_of(file: str) -> int:

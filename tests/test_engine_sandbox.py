@@ -210,6 +210,60 @@ async def test_an_attack_is_refused_and_leaves_no_trace(
         assert files(pathlib.Path(temp)) == []
 
 
+@pytest.mark.parametrize("name", ["/etc/passwd", "x.parquet", "C:\\x", "s3:x"])
+async def test_a_table_that_looks_like_a_file_is_refused_by_name(
+    engine: DuckDBQueryEngine, name: str
+) -> None:
+    with pytest.raises(QueryError, match="files cannot be read here"):
+        await engine.query(f'SELECT * FROM "{name}"')
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SET threads = 3",
+        "SET memory_limit = '1GB'",
+        "SET enable_external_access = true",
+        "SET lock_configuration = false",
+        "SET autoinstall_known_extensions = true",
+        "SET allow_community_extensions = true",
+    ],
+)
+async def test_settings_are_locked_also_without_our_rules(
+    engine: DuckDBQueryEngine, monkeypatch: pytest.MonkeyPatch, sql: str
+) -> None:
+    monkeypatch.setattr("ltm_async.engine.querying.check_sql", lambda cursor, sql: None)
+    with pytest.raises(QueryError):
+        await engine.query(sql)
+
+
+async def test_the_settings_are_as_given(tmp_path: pathlib.Path) -> None:
+    async with DuckDBQueryEngine(
+        LTMBackend("memory:", "memory:"),
+        threads=3,
+        memory_limit="100MiB",
+        temp_directory=tmp_path,
+        max_temp_directory_size="1GiB",
+    ) as engine:
+        names = (
+            "threads",
+            "memory_limit",
+            "max_temp_directory_size",
+            "temp_directory",
+            "TimeZone",
+            "autoinstall_known_extensions",
+            "autoload_known_extensions",
+            "enable_external_access",
+            "lock_configuration",
+            "python_enable_replacements",
+        )
+        asked = ", ".join(f"current_setting('{name}')" for name in names)
+        (row,) = (await engine.query(f"SELECT {asked}")).rows
+        folder = (await engine._base()).folder
+    settings = (3, "100.0 MiB", "1.0 GiB", folder, "UTC")
+    assert row == (*settings, False, False, False, True, False)
+
+
 @pytest.mark.parametrize("sql", HARMLESS)
 async def test_what_is_harmless_runs(engine: DuckDBQueryEngine, sql: str) -> None:
     assert (await engine.query(sql)).success
@@ -227,10 +281,12 @@ async def test_what_a_select_changes_is_rolled_back(
 async def test_variables_of_the_program_are_no_tables(engine: DuckDBQueryEngine) -> None:
     import duckdb
 
-    stolen = duckdb.connect().sql("SELECT 7")
+    connection = duckdb.connect()
+    stolen = connection.sql("SELECT 7")
     with pytest.raises(QueryError, match="stolen does not exist"):
         await engine.query("FROM stolen")
-    stolen.close() if hasattr(stolen, "close") else None
+    del stolen
+    connection.close()
 
 
 async def test_a_query_nested_too_deep_is_refused(engine: DuckDBQueryEngine) -> None:
