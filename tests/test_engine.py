@@ -556,8 +556,10 @@ loaded = asyncio.run(parent())
 before = folders()
 if (pid := os.fork()) == 0:
     asyncio.run(child(loaded))
-elif (unused := os.fork()) != 0:
-    print(*(os.waitstatus_to_exitcode(os.waitpid(one, 0)[1]) for one in (pid, unused)), before)
+elif (left_open := os.fork()) == 0:
+    asyncio.run(engine.query("SELECT 1"))
+else:
+    print(*(os.waitstatus_to_exitcode(os.waitpid(one, 0)[1]) for one in (pid, left_open)), before)
     asyncio.run(again(loaded))
 """
     # DuckDB 2.0.0 says at the end of a child that what is its parent's was not destroyed.

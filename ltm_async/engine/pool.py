@@ -64,6 +64,8 @@ class _Job:
             self.interrupt()
             with contextlib.suppress(asyncio.CancelledError):  # it is being cancelled already
                 await asyncio.wait([self.done], timeout=EVERY_S)
+        if self.done.done():
+            self.done.exception()  # looked at, or asyncio would complain that nobody did
         self._insist()
 
     def _insist(self) -> None:
