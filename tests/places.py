@@ -10,6 +10,7 @@ import pytest
 from ltm_async.clock import system_clock
 
 from .databases import Database
+from .servers.azurite import Azurite
 from .servers.gcs import GcsServer
 from .servers.ministack import MiniStack
 
@@ -18,6 +19,7 @@ FIXTURES = {
     "firestore": "firestore_server",
     "s3": "s3_server",
     "gcs": "gcs_server",
+    "azure": "azure_server",
 }
 _here: dict[str, Any] = {}
 
@@ -44,6 +46,12 @@ def database() -> Database:
 def s3() -> MiniStack:
     found = _here["s3"]
     assert isinstance(found, MiniStack)
+    return found
+
+
+def azure() -> Azurite:
+    found = _here["azure"]
+    assert isinstance(found, Azurite)
     return found
 
 
