@@ -153,6 +153,15 @@ async def test_folders_say_what_is_in_them_and_lead_nowhere_else(
     assert {kind for (kind,) in found} >= {"../../x", "..", "a/b", "/etc", "ü"}
 
 
+async def test_a_member_may_be_named_like_a_word_of_sql(
+    rig: Rig, engine: DuckDBQueryEngine, tmp_path: pathlib.Path
+) -> None:
+    await rig.ltm.store("k", 1, metadata={"order": 7})
+    out = await engine.export_parquet(tmp_path / "parts", partition_by=["order", "select"])
+    (file,) = out.files
+    assert file.startswith(f"{tmp_path}/parts/order=7/select=__HIVE_DEFAULT_PARTITION__/")
+
+
 @pytest.mark.parametrize("values", [{}, {"k": 1}])
 async def test_an_export_of_few_entries_is_a_file_all_the_same(
     rig: Rig, engine: DuckDBQueryEngine, tmp_path: pathlib.Path, values: dict[str, Any]

@@ -106,7 +106,8 @@ def _copy(cursor: duckdb.DuckDBPyConnection, written: str, target: Target) -> No
     members = "".join(f""", metadata->>'$."{name}"' AS "{name}" """ for name in target.partition_by)
     options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}"
     if target.partition_by:
-        options += f", PARTITION_BY ({', '.join(target.partition_by)})"
+        quoted_names = ", ".join(f'"{name}"' for name in target.partition_by)
+        options += f", PARTITION_BY ({quoted_names})"
     if target.store is not None:
         options += f", FILE_SIZE_BYTES {FILE_BYTES}"
     quoted = written.replace("'", "''")
