@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .catalogs.memory import MemoryCatalog
     from .catalogs.postgres import PostgresCatalog
     from .catalogs.sqlite import SQLiteCatalog
+    from .engine import DuckDBQueryEngine
     from .entry import compute_content_hash
     from .errors import (
         AccessDeniedError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         LTMError,
         MissingDriverError,
         OutcomeUnknownError,
+        QueryError,
         RateLimitedError,
         StoreError,
         UnavailableError,
@@ -62,6 +64,7 @@ _HOMES = {
     "catalogs.memory": ("MemoryCatalog",),
     "catalogs.postgres": ("PostgresCatalog",),
     "catalogs.sqlite": ("SQLiteCatalog",),
+    "engine": ("DuckDBQueryEngine",),
     "entry": ("compute_content_hash",),
     "errors": (
         "AccessDeniedError",
@@ -77,6 +80,7 @@ _HOMES = {
         "LTMError",
         "MissingDriverError",
         "OutcomeUnknownError",
+        "QueryError",
         "RateLimitedError",
         "StoreError",
         "UnavailableError",
@@ -103,6 +107,7 @@ __all__ = [
     "ConflictError",
     "CorruptError",
     "DeadlineError",
+    "DuckDBQueryEngine",
     "FencedError",
     "FirestoreCatalog",
     "GCSBlobStore",
@@ -117,6 +122,7 @@ __all__ = [
     "ObstoreS3BlobStore",
     "OutcomeUnknownError",
     "PostgresCatalog",
+    "QueryError",
     "RateLimitedError",
     "RetryPolicy",
     "S3BlobStore",

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from .errors import ConfigError, ConflictError, InvalidEntryError, LTMError
+from .errors import ConfigError, ConflictError, InvalidEntryError, LTMError, QueryError
 from .exits import CONFLICT, INTERRUPTED, READER_GONE, STORE_FAILED, WRONG_USE
 
 
@@ -64,7 +64,7 @@ def _code_of(exc: LTMError) -> int:
     match exc:
         case ConflictError():
             return CONFLICT
-        case ConfigError() | InvalidEntryError():
+        case ConfigError() | InvalidEntryError() | QueryError():
             return WRONG_USE
     return STORE_FAILED
 

@@ -6,6 +6,7 @@
     ├── ConfigError (ValueError)         a wrong URL, option or environment variable
     ├── MissingDriverError (ImportError) names the extra to install
     ├── InvalidEntryError (ValueError)   a key, value, TTL, metadata or batch breaks a limit
+    ├── QueryError (ValueError)          SQL that cannot be run, or needs more than it may have
     ├── ClosedError                      used after it was closed
     ├── BlockingCallError (RuntimeError) a blocking call that would stop or deadlock a loop
     ├── ConflictError                    a compare-and-swap found another version
@@ -52,6 +53,10 @@ class MissingDriverError(LTMError, ImportError):
 
 class InvalidEntryError(LTMError, ValueError):
     """A key, value, metadata, TTL or batch breaks a limit; raised before any I/O."""
+
+
+class QueryError(LTMError, ValueError):
+    """SQL that the query engine refuses or that fails; the driver's exception is ``__cause__``."""
 
 
 class ClosedError(LTMError):

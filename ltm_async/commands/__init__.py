@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import typer
 
-from . import about, changing, entries, exporting, housekeeping, importing
+from . import about, analysing, changing, entries, exporting, housekeeping, importing
 from .making import make_app
 from .session import Session, UsageError
 
@@ -25,6 +25,7 @@ _APP = make_app(
         "verify": housekeeping.verify,
         "snapshot": changing.snapshot,
         "changes": changing.changes,
+        "query": analysing.query,
         "export": exporting.export,
         "import": importing.import_,
         "schema": about.schema,

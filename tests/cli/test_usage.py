@@ -31,6 +31,7 @@ COMMANDS = [
     "verify",
     "snapshot",
     "changes",
+    "query",
     "export",
     "import",
     "schema",
@@ -266,7 +267,7 @@ def test_every_error_has_an_exit_code() -> None:
     }
     assert {name for name, code in codes.items() if code == exits.CONFLICT} == {"ConflictError"}
     wrong = {name for name, code in codes.items() if code == exits.WRONG_USE}
-    assert wrong == {"ConfigError", "InvalidEntryError"}
+    assert wrong == {"ConfigError", "InvalidEntryError", "QueryError"}
     assert set(codes.values()) == {exits.WRONG_USE, exits.STORE_FAILED, exits.CONFLICT}
 
 

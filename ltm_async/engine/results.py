@@ -1,0 +1,63 @@
+"""What the engine's methods return."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from ..results import Failure, Result
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class QueryResult(Result):
+    """The rows of one query, and what they were made from."""
+
+    FIELDS: ClassVar = ("columns", "types", "rows", "truncated", "entries", "errors")
+
+    columns: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+    """DuckDB's names of the columns' types."""
+    rows: list[tuple[Any, ...]] = dataclasses.field(default_factory=list)
+    """As Python values; a column of the type JSON is JSON text, an instant is aware."""
+    truncated: bool = False
+    """There are more rows than *limit*."""
+    entries: int = 0
+    """How many entries the query has seen."""
+    errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
+    """Entries that are damaged, which the query has not seen, and those whose value is JSON that
+    DuckDB does not read, which it has seen with a value of NULL."""
+
+    def to_dicts(self) -> Iterator[dict[str, Any]]:
+        """Each row as a dict by column; of columns with the same name the last counts."""
+        for row in self.rows:
+            yield dict(zip(self.columns, row, strict=True))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ExportParquetResult(Result):
+    """What :meth:`DuckDBQueryEngine.export_parquet` wrote."""
+
+    FIELDS: ClassVar = ("exported", "files", "byte_size", "errors")
+
+    exported: int = 0
+    """Entries."""
+    files: tuple[str, ...] = ()
+    """The path or storage URI of each file."""
+    byte_size: int = 0
+    """Of all files."""
+    errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
+    """Entries that are damaged, and left out."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ImportParquetResult(Result):
+    """What :meth:`DuckDBQueryEngine.import_parquet` stored."""
+
+    FIELDS: ClassVar = ("imported", "deduplicated", "expired")
+
+    imported: int = 0
+    deduplicated: int = 0
+    """Of the imported, those whose content was there already."""
+    expired: int = 0
+    """Past their end already, and not stored."""
