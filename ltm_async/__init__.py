@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .catalogs.memory import MemoryCatalog
     from .catalogs.postgres import PostgresCatalog
     from .catalogs.sqlite import SQLiteCatalog
+    from .catalogs.supabase import SupabaseCatalog
     from .entry import compute_content_hash
     from .errors import (
         AccessDeniedError,
@@ -54,6 +55,7 @@ _HOMES = {
     "catalogs.memory": ("MemoryCatalog",),
     "catalogs.postgres": ("PostgresCatalog",),
     "catalogs.sqlite": ("SQLiteCatalog",),
+    "catalogs.supabase": ("SupabaseCatalog",),
     "entry": ("compute_content_hash",),
     "errors": (
         "AccessDeniedError",
@@ -107,6 +109,7 @@ __all__ = [
     "S3BlobStore",
     "SQLiteCatalog",
     "StoreError",
+    "SupabaseCatalog",
     "SyncLTMBackend",
     "UnavailableError",
     "__version__",

@@ -23,6 +23,15 @@ def check_schema(name: object) -> None:
 
 def postgres_script(schema: str) -> str:
     """What installs or updates the catalog in *schema*, sent as one query; reads a file."""
+    return _filled("postgres.sql", schema)
+
+
+def supabase_script(schema: str) -> str:
+    """The same with the roles, grants and policies that Supabase needs; reads two files."""
+    return postgres_script(schema) + _filled("supabase.sql", schema)
+
+
+def _filled(name: str, schema: str) -> str:
     check_schema(schema)
-    script = (Path(__file__).parent / "postgres.sql").read_text(encoding="utf-8")
+    script = (Path(__file__).parent / name).read_text(encoding="utf-8")
     return script.replace("@schema@", f'"{schema}"').replace("@version@", str(VERSION))

@@ -98,7 +98,8 @@ def look_at(pair: Pair) -> Look:
     if isinstance(pair, InMemory):
         return _look_in_memory(pair)
     if isinstance(pair, OnServers):
-        look = look_into_postgres if pair.places.of_catalog == "postgres" else look_into_firestore
+        on_firestore = pair.places.of_catalog == "firestore"
+        look = look_into_firestore if on_firestore else look_into_postgres
         rows, ledger = look(pair.places.catalog)
         return Look(rows, ledger, buckets.objects(pair.places))
     raise TypeError(f"nobody knows how to look into {pair!r}")
@@ -117,7 +118,8 @@ def _look_at_files(pair: Files) -> Look:
 
 
 def look_into_postgres(place: Sequence[Any]) -> tuple[list[Row], list[Ledgered]]:
-    return asyncio.run(_look_into_postgres(DatabasePlace(*place)))
+    """*place* is that of a database, or begins with one."""
+    return asyncio.run(_look_into_postgres(DatabasePlace(*place[:3])))
 
 
 async def _look_into_postgres(place: DatabasePlace) -> tuple[list[Row], list[Ledgered]]:

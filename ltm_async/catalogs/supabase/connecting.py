@@ -1,0 +1,96 @@
+"""A client for the running loop, whose driver is imported beside it: that takes 60 ms."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...errors import ConfigError, MissingDriverError, StoreError
+from ...schema import VERSION
+from ...tls import default_context
+from ...worker import aside
+from .options import NAME, ClientKey
+
+if TYPE_CHECKING:
+    import ssl
+
+    from .client import Client
+
+CLOSE_TIMEOUT_S = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+async def connect(key: ClientKey) -> Client:
+    """A client whose server has this release's functions; it warns if rows are not kept apart."""
+    tls = await default_context()
+    client = await aside(partial(_make, key, tls))
+    try:
+        await _check(client, key)
+    except BaseException:
+        await close(client)
+        raise
+    return client
+
+
+async def close(client: Client) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await client.aclose()
+
+
+class Isolation(NamedTuple):
+    """What keeps the users of a role apart."""
+
+    role: str
+    open_tables: str
+    """Names of those in which they see rows of each other, with commas; empty for none."""
+
+
+async def isolation(client: Client) -> Isolation:
+    return _isolation(await client.call("ltm_check", {}))
+
+
+def _isolation(found: Mapping[str, Any]) -> Isolation:
+    return Isolation(found["role"], ", ".join(found["open"]))
+
+
+async def _check(client: Client, key: ClientKey) -> None:
+    found = await client.call("ltm_check", {})
+    version = found["version"]
+    if version > VERSION:
+        raise ConfigError(
+            f"the catalog has schema version {version}, this release knows up to {VERSION}: "
+            "upgrade ltm-async"
+        )
+    if version < VERSION:
+        raise StoreError(
+            f"{NAME}: the catalog has schema version {version}, this release needs {VERSION}: run "
+            "what `ltm schema supabase` prints",
+            store=NAME,
+        )
+    role, open_tables = _isolation(found)
+    if open_tables and not key.service_role:
+        logger.warning(
+            "%s: row-level security does not keep the users of role %s apart in %s: run what "
+            "`ltm schema supabase` prints, and look for policies and roles of others",
+            NAME,
+            role,
+            open_tables,
+        )
+
+
+def _make(key: ClientKey, tls: ssl.SSLContext) -> Client:
+    """A client; what it would import in its first request is imported here."""
+    try:
+        import anyio
+
+        from .client import Client
+    except ModuleNotFoundError as exc:
+        raise MissingDriverError.of(exc, needed_by="SupabaseCatalog", extra="supabase") from exc
+    anyio.run(anyio.sleep, 0)
+    return Client(key, tls)
