@@ -57,20 +57,29 @@ class RestPlace(NamedTuple):
 
 
 class Project(Database):
-    """A schema that is served by *api*; its suites' user is all of ``OWNED``."""
+    """A schema that is served by *api*; its suites' user is all of ``OWNED``.
 
-    def __init__(self, api: PostgREST, console: Console) -> None:
+    Args:
+        rule: SQL that replaces the rule of who owns what; None leaves ours.
+    """
+
+    def __init__(self, api: PostgREST, console: Console, *, rule: str | None = OPERATORS_RULE) -> None:
         self.api = api
+        self._rule = rule
         super().__init__(api.postgres, console)
         api.expose(console.run, self.schema)
 
     def install(self) -> None:
         self.run(f"CREATE SCHEMA {self.schema}")
         self.run(DEFAULT_PRIVILEGES.format(schema=self.schema))
+        self.install_again()
+        if self._rule is not None:
+            self.run(self._rule)
+
+    def install_again(self) -> None:
         self.console.run(supabase_script(self.schema))
         # Who calls it may not read the server's files.
         self.use_clock("SECURITY DEFINER")
-        self.run(OPERATORS_RULE)
 
     @property
     def rest_place(self) -> RestPlace:
@@ -92,6 +101,18 @@ def supabase_server(postgres_server: Postgres, console: Console) -> Iterator[Pos
 @pytest.fixture(scope="session")
 def _project(supabase_server: PostgREST, console: Console) -> Project:
     return Project(supabase_server, console)
+
+
+@pytest.fixture(scope="session")
+def _strict_project(supabase_server: PostgREST, console: Console) -> Project:
+    return Project(supabase_server, console, rule=None)
+
+
+@pytest.fixture
+def strict_project(_strict_project: Project) -> Project:
+    """A project without rows, where the rule is ours."""
+    _strict_project.clear()
+    return _strict_project
 
 
 @pytest.fixture
