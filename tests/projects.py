@@ -50,7 +50,7 @@ class RestPlace(NamedTuple):
             "key": PostgREST.anon_key,
             "access_token": self.access_token,
             "schema": self.schema,
-            "rest_path": "",
+            "rest_path": "/",
             **options,
         }
         return SupabaseCatalog(given.pop("url", self.url), **given)
@@ -63,7 +63,9 @@ class Project(Database):
         rule: SQL that replaces the rule of who owns what; None leaves ours.
     """
 
-    def __init__(self, api: PostgREST, console: Console, *, rule: str | None = OPERATORS_RULE) -> None:
+    def __init__(
+        self, api: PostgREST, console: Console, *, rule: str | None = OPERATORS_RULE
+    ) -> None:
         self.api = api
         self._rule = rule
         super().__init__(api.postgres, console)

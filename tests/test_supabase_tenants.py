@@ -112,7 +112,7 @@ async def test_nobody_else_can_do_anything_in_a_namespace(
     assert not (await bob.retrieve("small")).found
     assert (await bob.retrieve_batch(keys)).missing == keys
     assert (await bob.list_entries()).entries == []
-    assert set((await neighbours.catalog(token_of(BOB)).stats(namespace))) == {0}
+    assert set(await neighbours.catalog(token_of(BOB)).stats(namespace)) == {0}
     assert not (await bob.touch("small", ttl=60)).touched
     assert (await bob.delete_batch(keys)).deleted == 0
     assert (await bob.cleanup_expired()).deleted == 0

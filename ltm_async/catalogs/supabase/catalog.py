@@ -59,7 +59,7 @@ class SupabaseCatalog(Catalog):
             returned. None for ``SUPABASE_USER_TOKEN``; without any, nothing can be read.
         schema: Where the tables and functions are; the project's API must expose it.
         service_role: *key* is that of the role that sees every user's rows, and it is meant to be.
-        rest_path: Where the REST API is; empty for a PostgREST of one's own.
+        rest_path: Where the REST API is; ``/`` for a PostgREST of one's own.
         max_connections: At most, in each process and event loop.
 
     Raises:

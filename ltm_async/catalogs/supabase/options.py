@@ -25,7 +25,7 @@ SERVICE_KEY_VARIABLE = "SUPABASE_SERVICE_ROLE_KEY"
 SERVICE_ROLE = "service_role"
 _SECRET_KEY = "sb_secret_"  # noqa: S105  # how they begin
 _REFERENCE = re.compile(r"[a-z0-9]{1,63}")
-_REST_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+_REST_PATH = re.compile(r"(/[A-Za-z0-9_~-]+)+|/")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def check_options(
     if type(max_connections) is not int or not 1 <= max_connections <= 1_000:
         raise ConfigError("max_connections must be a number from 1 to 1000")
     if not isinstance(rest_path, str) or not _REST_PATH.fullmatch(rest_path):
-        raise ConfigError("rest_path must be empty or like /rest/v1")
+        raise ConfigError("rest_path must be like /rest/v1, or / for a PostgREST of one's own")
     check_schema(schema)
     root = _root(url)
     if key is None:
@@ -68,7 +68,7 @@ def check_options(
     if access_token is None and not service_role:
         access_token = environ.get(TOKEN_VARIABLE) or None
     return ClientKey(
-        root + rest_path,
+        root + rest_path.removesuffix("/"),
         str(schema),
         _checked_key(key, service_role=service_role),
         _checked_token(access_token, service_role=service_role),
