@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from . import batching, collecting, reading, updating, verifying, writing
+from . import batching, collecting, listing, reading, updating, verifying, writing
 from .arguments import check_age, check_limit, checked_keys, expected_version
 from .config import OPTION_NAMES, Options, check_names, check_timeout, expand_env, options_from
 from .deadline import Deadline
@@ -23,6 +23,7 @@ from .entry import (
     to_expiry,
 )
 from .errors import ConfigError, InvalidEntryError, StoreError
+from .filters import parse_filter
 from .protocols import BlobStore, Catalog
 from .registry import plan_blob_store, plan_catalog
 from .results import (
@@ -44,7 +45,6 @@ from .running import Runner
 from .stores import Stores
 from .transfer import both
 
-MAX_LIST = 1000
 MAX_CLEANUP = 100_000
 CLOSE_TIMEOUT_S = 10.0
 STRAY_AGE = timedelta(days=7)
@@ -459,14 +459,19 @@ class LTMBackend:
         self,
         prefix: str = "",
         *,
+        metadata_filter: Mapping[str, Any] | None = None,
         cursor: str | None = None,
         limit: int = 100,
         timeout: float | None = None,
     ) -> ListResult:
         """One page of live entries, without values, in the order of their keys' code points.
 
+        With a filter a call looks at no more than some 10,000 entries; where more are left, the
+        page has a cursor, even if it has fewer than *limit* entries, or none.
+
         Args:
             prefix: Plain text, no pattern; empty for all.
+            metadata_filter: Which of them, as :mod:`ltm_async.filters` describes.
             cursor: The ``cursor`` of the page before.
             limit: 1 to 1000.
 
@@ -478,17 +483,11 @@ class LTMBackend:
             check_key(prefix, "prefix")
         if cursor is not None:
             check_key(cursor, "cursor")
-        check_limit(limit, MAX_LIST)
+        check_limit(limit, listing.MAX_PAGE)
+        wanted = None if metadata_filter is None else parse_filter(metadata_filter)
 
         async def list_page(stores: Stores) -> ListResult:
-            rows = await stores.to_catalog.unanswered(
-                stores.catalog.list_entries,
-                stores.namespace,
-                prefix=prefix,
-                after=cursor or "",
-                limit=limit,
-            )
-            return reading.page_of(rows, limit=limit)
+            return await listing.list_page(stores, prefix, cursor or "", limit, wanted)
 
         return await self._runner.call(
             "list_entries", list_page, lambda exc: ListResult(exception=exc), timeout

@@ -18,7 +18,7 @@ from .entry import (
 from .errors import CorruptError, InvalidEntryError, StoreError, UnavailableError
 from .hashing import content_hash
 from .protocols import Row
-from .results import EntryInfo, Failure, ListResult, RetrieveResult
+from .results import RetrieveResult
 from .stores import Stores
 from .transfer import fan_out
 
@@ -189,25 +189,6 @@ def next_after(rows: Sequence[Row], names: Sequence[str]) -> str:
     if not names:
         raise CorruptError(f"a whole page of {len(rows)} rows has no key that can be one")
     return names[-1]
-
-
-def page_of(rows: Sequence[Row], *, limit: int) -> ListResult:
-    """A listing's page; a damaged row keeps no other from being listed."""
-    entries: list[EntryInfo] = []
-    errors: dict[str, Failure] = {}
-    names: list[str] = []
-    first: CorruptError | None = None
-    for row in rows:
-        try:
-            check_name(row)
-            names.append(row.key)
-            check_instants(row)
-            entries.append(EntryInfo.of(row, decode_metadata(row)))
-        except CorruptError as exc:
-            errors[row.key] = Failure.of(exc)
-            first = first or exc
-    cursor = next_after(rows, names) if len(rows) == limit else None
-    return ListResult(entries=entries, cursor=cursor, errors=errors, exception=first)
 
 
 def decode_metadata(row: Row) -> dict[str, Any]:

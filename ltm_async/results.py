@@ -324,7 +324,7 @@ class ListResult(Result):
     cursor: str | None = None
     """For the next page; None when this was the last."""
     errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
-    """Entries of the page that are damaged, which keep no other from being listed."""
+    """Entries of the page that are damaged, whatever the filter; no other is missing for them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ltm_async import backend, config, entry, errors, registry
+from ltm_async import backend, config, entry, errors, filters, listing, registry
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -179,7 +179,10 @@ def test_the_limits_are_those_of_the_code() -> None:
         "`max_inflight_bytes`": (
             f"at least 65,536, by default {defaults.max_inflight_bytes // mebibytes} MiB"
         ),
-        "`list_entries`": f"1 to {backend.MAX_LIST:,} entries a page, by default 100",
+        "`list_entries`": f"1 to {listing.MAX_PAGE:,} entries a page, by default 100",
+        "`metadata_filter`": (
+            f"100 conditions, {filters.MAX_FILTER_DEPTH} levels, {filters.MAX_CHOICES:,} values"
+        ),
         "`cleanup_expired`, `collect_garbage`": f"up to {backend.MAX_CLEANUP:,} a call",
     }
     for name, text in expected.items():

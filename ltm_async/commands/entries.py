@@ -19,6 +19,7 @@ from .session import Session, UsageError
 
 MAX_INPUT_BYTES = 4 * MAX_LINE_BYTES
 PAGE = 500
+WHERE = """Only those whose metadata match, such as '{"kind": "note"}'."""
 
 
 def store(
@@ -124,8 +125,10 @@ def list_(
     prefix: Annotated[str, typer.Argument(help="What the keys start with; no pattern.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many; else all.")] = None,
     after: Annotated[str | None, typer.Option(help="Only keys above this one.")] = None,
+    where: Annotated[str | None, typer.Option(help=WHERE)] = None,
 ) -> int:
     """Print entries by key, one a line, without values; name those that are damaged."""
+    wanted = None if where is None else _as_json("--where", where.encode(errors="replace"))
 
     async def pages(ltm: LTMBackend) -> int:
         cursor, left, damaged = after, limit, 0
@@ -133,7 +136,9 @@ def list_(
         async with channel(stdout()) as out:
             while left is None or left > 0:
                 size = PAGE if left is None else min(PAGE, left)
-                page = await ltm.list_entries(prefix, cursor=cursor, limit=size)
+                page = await ltm.list_entries(
+                    prefix, metadata_filter=wanted, cursor=cursor, limit=size
+                )
                 lines = [to_text(entry.to_dict()) + "\n" for entry in page.entries]
                 await out.write("".join(lines).encode(sys.stdout.encoding or "utf-8"))
                 for key, damage in page.errors.items():
@@ -141,7 +146,7 @@ def list_(
                         left_out(key, damage.error)
                         damaged += 1
                 told = page.errors
-                left = None if left is None else left - size
+                left = None if left is None else left - len(page.entries) - len(page.errors)
                 if (cursor := page.cursor) is None:
                     break
         return damaged

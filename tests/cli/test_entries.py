@@ -173,3 +173,14 @@ class TestListing:
         ltm("store", "small", "1")
         stats = ltm("stats").json
         assert (stats["entries"], stats["inlined"], stats["blobs"]) == (4, 1, 3)
+
+
+def test_list_prints_those_whose_metadata_match(ltm: Run) -> None:
+    for number, kind in enumerate(["note", "task", "note"]):
+        ltm("store", f"k{number}", "1", "--metadata", f'{{"kind": "{kind}"}}')
+    listed = ltm("list", "--where", '{"kind": "note"}').lines
+    assert [entry["key"] for entry in listed] == ["k0", "k2"]
+    (first,) = ltm("list", "--where", '{"kind": {"$ne": "note"}}', "--limit", "1").lines
+    assert first["key"] == "k1"
+    assert ltm("list", "--where", "{kind}").code == 2
+    assert ltm("list", "--where", '{"kind": {"$near": 1}}').code == 2
