@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import traceback
 from collections.abc import AsyncIterator, Callable
@@ -164,6 +165,38 @@ async def test_another_version_of_the_schema_is_refused(
     body = json.dumps({"version": version, "role": "authenticated", "open": []}).encode()
     proxy.plan = lambda number, asked: Answer(status=200, body=body)
     assert words in str(await failure_of(project.catalog(url=proxy.endpoint_url)))
+
+
+async def test_a_statement_that_takes_longer_than_the_role_may_is_unavailable(
+    catalog: SupabaseCatalog, project: Project
+) -> None:
+    """Supabase gives 8 s to a user who is signed in."""
+    project.run(
+        "CREATE OR REPLACE FUNCTION {}time_limit() RETURNS json LANGUAGE sql AS $$ "
+        "SELECT to_json(current_setting('statement_timeout')) $$; NOTIFY pgrst, 'reload schema'"
+    )
+    client = await catalog._share.get()
+
+    async def allow(limit: str) -> None:
+        project.run(
+            f"ALTER ROLE authenticated SET statement_timeout = '{limit}';"
+            "NOTIFY pgrst, 'reload config'"
+        )
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(StoreError):  # it does not know the function yet
+                    if await client.call("time_limit", {}) == limit:
+                        return
+                await asyncio.sleep(0.02)
+
+    await allow("50ms")
+    project.run("BEGIN; LOCK TABLE {}ltm_entries")
+    try:
+        with pytest.raises(UnavailableError, match="57014"):
+            await catalog.track_entry("", small("k"), write_id=new_write_id())
+    finally:
+        project.run("ROLLBACK")
+        await allow("8s")
 
 
 # Where nothing answers

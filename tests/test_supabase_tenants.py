@@ -38,6 +38,7 @@ class Neighbours:
         self.clock = clock
         self.blobs = MemoryBlobStore(clock=clock)
         self._open: list[SupabaseCatalog] = []
+        self._http = httpx2.AsyncClient(base_url=project.api.url, trust_env=False)
 
     def catalog(self, token: str) -> SupabaseCatalog:
         catalog = self.project.catalog(access_token=token)
@@ -80,12 +81,10 @@ class Neighbours:
         named |= {"Accept-Profile": self.project.schema, "Content-Profile": self.project.schema}
         if token is not None:
             named["Authorization"] = f"Bearer {token}"
-        async with httpx2.AsyncClient(trust_env=False) as http:
-            return await http.request(
-                method, f"{self.project.api.url}{path}", json=body, headers=named
-            )
+        return await self._http.request(method, path, json=body, headers=named)
 
     async def aclose(self) -> None:
+        await self._http.aclose()
         for catalog in self._open:
             await catalog.aclose()
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import ConfigError, MissingDriverError, StoreError
@@ -16,8 +16,6 @@ from ...worker import aside
 from .options import NAME, ClientKey
 
 if TYPE_CHECKING:
-    import ssl
-
     from .client import Client
 
 CLOSE_TIMEOUT_S = 5.0
@@ -28,7 +26,7 @@ logger = logging.getLogger(__name__)
 async def connect(key: ClientKey) -> Client:
     """A client whose server has this release's functions; it warns if rows are not kept apart."""
     tls = await default_context()
-    client = await aside(partial(_make, key, tls))
+    client = (await aside(_load))(key, tls)
     try:
         await _check(client, key)
     except BaseException:
@@ -84,13 +82,15 @@ async def _check(client: Client, key: ClientKey) -> None:
         )
 
 
-def _make(key: ClientKey, tls: ssl.SSLContext) -> Client:
-    """A client; what it would import in its first request is imported here."""
+@functools.cache
+def _load() -> type[Client]:
+    """What makes clients; what one would import when it is made and used first is imported here."""
     try:
         import anyio
+        import httpcore2  # noqa: F401
 
         from .client import Client
     except ModuleNotFoundError as exc:
         raise MissingDriverError.of(exc, needed_by="SupabaseCatalog", extra="supabase") from exc
     anyio.run(anyio.sleep, 0)
-    return Client(key, tls)
+    return Client
