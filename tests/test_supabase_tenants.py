@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -15,8 +16,11 @@ from ltm_async import (
     ConfigError,
     LTMBackend,
     MemoryBlobStore,
+    StoreError,
     SupabaseCatalog,
+    doctor,
 )
+from ltm_async.clock import system_clock
 from ltm_async.entry import NEVER
 from ltm_async.protocols import Outcome, Reservation, Write
 from ltm_async.testing import ManualClock
@@ -200,6 +204,42 @@ def test_an_operator_may_replace_the_rule_and_installing_again_keeps_it(project:
         await catalog.aclose()
 
     asyncio.run(main())
+
+
+def test_what_a_later_release_adds_is_covered_by_installing_again(
+    strict_project: Project,
+) -> None:
+    strict_project.run(
+        "CREATE TABLE {}ltm_later (namespace text, secret text);"
+        f"INSERT INTO {{}}ltm_later VALUES ('{ALICE}', '{CANARY}'), ('{BOB}', 'mine');"
+        "CREATE TABLE {}ltm_later_still (secret text);"
+        "CREATE FUNCTION {}ltm_secrets(in_namespace text, in_limit bigint DEFAULT 9) "
+        "RETURNS SETOF text LANGUAGE sql STABLE AS "
+        "$$ SELECT secret FROM {}ltm_later WHERE namespace = in_namespace LIMIT in_limit $$"
+    )
+    catalog = strict_project.catalog(access_token=token_of(BOB))
+
+    async def open_tables() -> str:
+        return (await catalog.isolation()).open_tables
+
+    async def secrets_of(namespace: str) -> Any:
+        client = await catalog._share.get()
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(StoreError):  # PostgREST has not heard of it yet
+                    return await client.call("ltm_rpc_secrets", {"in_namespace": namespace})
+                await asyncio.sleep(0.02)
+
+    try:
+        assert asyncio.run(open_tables()) == "ltm_later, ltm_later_still"
+        strict_project.install_again()
+        assert asyncio.run(open_tables()) == ""
+        assert [asyncio.run(secrets_of(name)) for name in (BOB, ALICE)] == [[["mine"]], []]
+    finally:
+        strict_project.run(
+            "DROP FUNCTION {}ltm_secrets, {}ltm_rpc_secrets;"
+            "DROP TABLE {}ltm_later, {}ltm_later_still"
+        )
 
 
 # By hand
@@ -523,3 +563,23 @@ async def test_opening_warns_where_rows_are_not_kept_apart(
         await catalog.aclose()
         assert [f"apart in {name}:" in caplog.text for name in expected] == [True] * len(expected)
         assert len(caplog.messages) == len(expected)
+
+
+@pytest.mark.parametrize("open_to_all", [False, True])
+async def test_the_doctor_looks_whether_rows_are_kept_apart(
+    strict_project: Project, open_to_all: bool
+) -> None:
+    strict_project.clock_at(system_clock())
+    if open_to_all:
+        strict_project.run("CREATE POLICY everyone ON {}ltm_entries USING (true)")
+    catalog = strict_project.catalog(access_token=token_of(BOB))
+    checks = {
+        check.check: check
+        async for check in doctor.examine(catalog, MemoryBlobStore(), namespace=BOB)
+    }
+    await catalog.aclose()
+    strict_project.run("DROP POLICY IF EXISTS everyone ON {}ltm_entries")
+    looked = checks.pop("row-level security")
+    assert (looked.ok, looked.advice is None) == (not open_to_all, not open_to_all)
+    assert ("ltm_entries" in looked.detail) is open_to_all
+    assert all(check.ok for check in checks.values()), checks

@@ -39,9 +39,9 @@ BEGIN
             (SELECT string_agg(quote_ident(argument.name), ', ' ORDER BY argument.n)
                 FROM unnest(p.proargnames) WITH ORDINALITY AS argument (name, n)
                 WHERE argument.n <= p.pronargs) AS given,
-            (SELECT string_agg('r.' || quote_ident(result.name), ', ' ORDER BY result.n)
+            coalesce((SELECT string_agg('r.' || quote_ident(result.name), ', ' ORDER BY result.n)
                 FROM unnest(p.proargnames) WITH ORDINALITY AS result (name, n)
-                WHERE result.n > p.pronargs) AS found
+                WHERE result.n > p.pronargs), 'r') AS found
         FROM pg_proc AS p
         WHERE p.pronamespace = '@schema@'::regnamespace AND starts_with(p.proname, 'ltm_')
             AND p.proargnames[1] = 'in_namespace' AND 'tid[]'::regtype <> ALL (p.proargtypes)
