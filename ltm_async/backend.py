@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from . import batching, collecting, listing, reading, updating, verifying, writing
+from . import batching, collecting, listing, reading, searching, updating, verifying, writing
 from .arguments import check_age, check_limit, checked_keys, expected_version
 from .config import OPTION_NAMES, Options, check_names, check_timeout, expand_env, options_from
 from .deadline import Deadline
@@ -34,6 +34,7 @@ from .results import (
     ListResult,
     RetrieveBatchResult,
     RetrieveResult,
+    SearchResult,
     StatsResult,
     StoreBatchResult,
     StoreResult,
@@ -43,6 +44,7 @@ from .results import (
 from .retry import RetryPolicy
 from .running import Runner
 from .stores import Stores
+from .text import parse_query
 from .transfer import both
 
 MAX_CLEANUP = 100_000
@@ -75,6 +77,7 @@ class LTMBackend:
             Bad input, conflicts and a closed backend always raise.
         fallback_size: Entries stored or retrieved one at a time that this process remembers, up to
             16 MiB, to serve while the catalog is down; 0 to 1000000, and only in ``"degrade"``.
+        index_text: Keep a full-text index of what this backend stores, for :meth:`search`.
         timeout: Seconds for each call, or None; each method takes one for itself.
         retry: How often a store that is unavailable is asked again within that time.
 
@@ -94,6 +97,7 @@ class LTMBackend:
         max_inflight_bytes: int = 64 * 1024 * 1024,
         on_unavailable: Literal["degrade", "raise"] = "degrade",
         fallback_size: int = 1000,
+        index_text: bool = False,
         timeout: float | None = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  # frozen
     ) -> None:
@@ -109,6 +113,7 @@ class LTMBackend:
             max_inflight_bytes=max_inflight_bytes,
             on_unavailable=on_unavailable,
             fallback_size=fallback_size,
+            index_text=index_text,
             timeout=timeout,
             retry=retry,
         )
@@ -491,6 +496,48 @@ class LTMBackend:
 
         return await self._runner.call(
             "list_entries", list_page, lambda exc: ListResult(exception=exc), timeout
+        )
+
+    async def search(
+        self,
+        query: str,
+        *,
+        metadata_filter: Mapping[str, Any] | None = None,
+        limit: int = 10,
+        cursor: str | None = None,
+        timeout: float | None = None,
+    ) -> SearchResult:
+        """The entries whose text matches *query*, best first, without values.
+
+        The text of an entry is its key and the strings in its value, large values too, as far as
+        a backend with ``index_text`` stored it. It is as current as the entry is.
+        :mod:`ltm_async.text` says what words and queries are, and how matches are ranked: the
+        200 that the catalog's own index puts first are ranked anew by BM25, and can be paged
+        through. Of more than 10,000 matches a catalog may leave some unseen.
+
+        Args:
+            query: 1 to 1024 bytes: words, ``"phrases"``, and prefixes, as in ``gre*``.
+            metadata_filter: Which of them, as :mod:`ltm_async.filters` describes.
+            limit: 1 to 200.
+            cursor: The ``cursor`` of the page before.
+
+        Raises:
+            ConfigError: This backend does not index texts, or its catalog cannot.
+            InvalidEntryError: An argument breaks a limit; nothing was sent.
+            StoreError: The catalog failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        if not self._runner.options.index_text:
+            raise ConfigError("to search, a backend needs the option index_text=True")
+        sought = parse_query(query)
+        wanted = None if metadata_filter is None else parse_filter(metadata_filter)
+        check_limit(limit, searching.MAX_RANKED)
+        skip = searching.parse_cursor(cursor)
+
+        async def search(stores: Stores) -> SearchResult:
+            return await searching.search(stores, sought, wanted, skip=skip, limit=limit)
+
+        return await self._runner.call(
+            "search", search, lambda exc: SearchResult(exception=exc), timeout
         )
 
     # Keeping house

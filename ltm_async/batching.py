@@ -23,6 +23,9 @@ from .transfer import chunks
 
 T = TypeVar("T")
 
+TEXT_GROWTH = 16
+MAX_TEXT = 400_000
+"""What an index of short words takes of their bytes, and what one of long words takes."""
 ROW_OVERHEAD = 2_000
 
 
@@ -61,7 +64,7 @@ async def store_batch(
         drafts,
         count=stores.batch_size,
         size=getattr(stores.catalog, "batch_bytes", None),
-        size_of=lambda draft: _row_bytes(draft, stores.inline_threshold),
+        size_of=lambda draft: _row_bytes(draft, stores),
     )
     failures = await _in_batches(batches, timeout_s, lambda draft: draft.key, store)
     return StoreBatchResult(
@@ -144,10 +147,11 @@ def cut(
         yield items[start:]
 
 
-def _row_bytes(draft: Draft, inline_threshold: int) -> int:
-    """What a row takes at most, its fields' names and its hashes included."""
-    value = draft.byte_size if draft.byte_size < inline_threshold else 0
-    return value + len(draft.metadata) + 4 * len(draft.key) + ROW_OVERHEAD
+def _row_bytes(draft: Draft, stores: Stores) -> int:
+    """What a row takes at most, its fields' names, its hashes and its text included."""
+    value = draft.byte_size if draft.byte_size < stores.inline_threshold else 0
+    text = min(TEXT_GROWTH * draft.byte_size, MAX_TEXT) if stores.index_text else 0
+    return value + text + len(draft.metadata) + 4 * len(draft.key) + ROW_OVERHEAD
 
 
 async def _in_batches(

@@ -26,6 +26,7 @@ class Options:
     max_inflight_bytes: int = 64 * 1024 * 1024
     fallback_size: int = 1000
     on_unavailable: Literal["degrade", "raise"] = "degrade"
+    index_text: bool = False
     timeout: float | None = 30.0
     retry: RetryPolicy = RetryPolicy()  # noqa: RUF009  # frozen
 
@@ -35,6 +36,8 @@ class Options:
         _check_range("max_concurrency", self.max_concurrency, 1, 1_000)
         _check_range("max_inflight_bytes", self.max_inflight_bytes, 64 * 1024, 1 << 40)
         _check_range("fallback_size", self.fallback_size, 0, 1_000_000)
+        if not isinstance(self.index_text, bool):
+            raise ConfigError(f"index_text must be bool, not {type(self.index_text).__name__}")
         check_timeout(self.timeout)
         if self.on_unavailable not in ("degrade", "raise"):
             raise ConfigError(
@@ -55,6 +58,8 @@ _WHOLE = (
     "attempts",
 )
 _DECIMAL = ("timeout", "base_s", "throttled_base_s", "cap_s")
+_SWITCHES = ("index_text",)
+_BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def check_timeout(timeout: object) -> None:
@@ -112,7 +117,10 @@ def _variable(match: re.Match[str], environ: Mapping[str, str]) -> str:
 
 def options_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments for :class:`Options`; numbers may be text, as variables are."""
-    options = {name: _number(name, value) for name, value in mapping.items()}
+    options = {
+        name: to_bool(value) if name in _SWITCHES else _number(name, value)
+        for name, value in mapping.items()
+    }
     retry = options.get("retry")
     if isinstance(retry, Mapping):
         check_names("retry", retry, RETRY_NAMES)
@@ -120,6 +128,11 @@ def options_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
             **{name: _number(name, value) for name, value in retry.items()}
         )
     return options
+
+
+def to_bool(value: object) -> object:
+    """*value* as a bool where it is text that says one, as of a variable or a URL."""
+    return _BOOLS.get(value.lower(), value) if isinstance(value, str) else value
 
 
 def _number(name: str, value: Any) -> Any:

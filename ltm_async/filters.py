@@ -26,8 +26,8 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from .entry import encode_metadata, shown
-from .errors import InvalidEntryError
+from .entry import decode, encode_metadata, shown
+from .errors import CorruptError, InvalidEntryError
 
 MAX_CONDITIONS = 100
 MAX_FILTER_DEPTH = 10
@@ -130,6 +130,17 @@ def _comparable(left: object, right: object) -> bool:
     return (is_number(left) and is_number(right)) or (
         isinstance(left, str) and isinstance(right, str)
     )
+
+
+def may_match(wanted: Filter | None, metadata: str) -> bool:
+    """Whether stored *metadata* matches; what is damaged is for its reader to see."""
+    if wanted is None:
+        return True
+    try:
+        decoded = decode(metadata)
+    except CorruptError:
+        return True
+    return not isinstance(decoded, dict) or wanted.matches(decoded)
 
 
 def parse_filter(given: object, name: str = "metadata_filter") -> Filter:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from .errors import CorruptError
 from .filters import Filter
-from .protocols import Row
-from .reading import check_instants, check_name, decode_metadata, next_after
+from .reading import check_name, check_row, next_after
 from .results import EntryInfo, Failure, ListResult
 from .stores import Stores
 
@@ -36,9 +35,9 @@ async def list_page(
             try:
                 check_name(row)
                 names.append(row.key)
-                entry = _checked(row)
-                if wanted is None or wanted.matches(entry.metadata):
-                    entries.append(entry)
+                metadata = check_row(row)
+                if wanted is None or wanted.matches(metadata):
+                    entries.append(EntryInfo.of(row, metadata))
             except CorruptError as exc:
                 errors[row.key] = Failure.of(exc)
                 first = first or exc
@@ -51,8 +50,3 @@ async def list_page(
         if len(entries) + len(errors) == limit or examined >= MAX_EXAMINED:
             return ListResult(entries=entries, cursor=after, errors=errors, exception=first)
         size = min(2 * size, MAX_PAGE)  # few match: look at more of them at once
-
-
-def _checked(row: Row) -> EntryInfo:
-    check_instants(row)
-    return EntryInfo.of(row, decode_metadata(row))

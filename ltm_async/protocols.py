@@ -17,7 +17,9 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from .entry import Expiry
-from .errors import StoreError
+from .errors import ConfigError, StoreError
+from .filters import Filter
+from .text import Query, Term, Text
 
 
 class Row(NamedTuple):
@@ -55,6 +57,8 @@ class Write(NamedTuple):
     expiry: Expiry
     if_version: int | None = None
     """The live version it replaces; 0 for none; None for whatever there is."""
+    words: str | None = None
+    """The text to find it by, as words with spaces between them; None to leave it out."""
 
 
 class Written(NamedTuple):
@@ -120,6 +124,31 @@ class DueBlob(NamedTuple):
     byte_size: int
 
 
+class Found(NamedTuple):
+    """An entry that matches a query."""
+
+    row: Row
+    """Without its ``inlined_value``."""
+    text: Text
+
+
+class Matches(NamedTuple):
+    """What a catalog found for a query."""
+
+    found: list[Found]
+    """The best of them, by the store's own measure."""
+    total: int
+    """How many live entries match, counted up to ``MAX_MATCHES``."""
+    entries: int
+    """How many entries of the namespace have a text, counted up to ``MAX_COUNTED``."""
+    having: Mapping[Term, int]
+    """In how many of them each term of the query is, counted up to ``MAX_COUNTED``."""
+
+
+MAX_MATCHES = 10_000
+MAX_COUNTED = 100_000
+
+
 class CatalogStats(NamedTuple):
     """Counts and bytes of one namespace."""
 
@@ -158,8 +187,8 @@ class Catalog(Protocol):
         """Commit *writes*, whose keys differ: all of them or none.
 
         In this order: every ``blob_id`` turns from pending to live, or the whole batch is
-        refused; the rows are written, remembering *write_id*; every other live blob of
-        these keys dies. An expired row counts as none.
+        refused; the rows and their texts are written, remembering *write_id*; every other live
+        blob of these keys dies. An expired row counts as none.
 
         Raises:
             FencedError: A blob was no longer pending, or a row to renew has changed.
@@ -206,6 +235,24 @@ class Catalog(Protocol):
         In ascending order of the keys' code points. ``inlined_value`` is left None.
         """
         ...
+
+    async def search_entries(
+        self,
+        namespace: str,  # noqa: ARG002  # for those that can
+        query: Query,  # noqa: ARG002
+        *,
+        wanted: Filter | None,  # noqa: ARG002
+        limit: int,  # noqa: ARG002
+    ) -> Matches:
+        """The best *limit* of the live entries whose text matches *query*, as of one moment.
+
+        Entries that do not match *wanted* may be left out, as far as the store can tell; so may
+        matches beyond the first ``MAX_MATCHES`` that the store comes upon.
+
+        Raises:
+            ConfigError: This catalog keeps no texts.
+        """
+        raise ConfigError(f"the {self.name} catalog cannot search")
 
     async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
         """Remove up to *limit* expired rows, the longest expired first, by an index."""

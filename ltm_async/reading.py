@@ -176,6 +176,12 @@ def check_instants(row: Row) -> None:
         raise CorruptError("a row has an instant beyond all calendars")
 
 
+def check_row(row: Row) -> dict[str, Any]:
+    """The metadata of a row that can be shown."""
+    check_instants(row)
+    return decode_metadata(row)
+
+
 def check_name(row: Row) -> None:
     """A row that nobody could ask for, for its key is none: forged, or text that is not UTF-8."""
     try:

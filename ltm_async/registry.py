@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from .config import check_names, expand_env
+from .config import check_names, expand_env, to_bool
 from .entry import shown
 from .errors import ConfigError, MissingDriverError
 from .protocols import BlobStore, Catalog
@@ -229,15 +229,12 @@ def _plan(
     return lambda: adapter.load()(**checked)
 
 
-_BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-
-
 def _checked(what: str, value: object, allowed: Option) -> object:
     """*value* as the option's kind; a secret is not repeated in the error."""
     if allowed.or_function and callable(value):
         return value
-    if allowed.kind is bool and isinstance(value, str):
-        value = _BOOLS.get(value.lower(), value)
+    if allowed.kind is bool:
+        value = to_bool(value)
     elif allowed.kind is int and isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:20])
     if type(value) is not allowed.kind or value == "" or "\0" in str(value):

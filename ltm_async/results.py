@@ -328,6 +328,35 @@ class ListResult(Result):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SearchHit(EntryInfo):
+    """An entry that was found, without its value."""
+
+    score: float
+    """Above 0; to be compared within one search only."""
+
+    @classmethod
+    def found(cls, row: Row, metadata: Mapping[str, Any], score: float) -> SearchHit:
+        known = EntryInfo.of(row, metadata).to_dict()
+        return cls(**known, score=score)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SearchResult(Result):
+    """One page of :meth:`LTMBackend.search`."""
+
+    FIELDS: ClassVar = ("results", "total", "cursor", "errors")
+
+    results: list[SearchHit] = dataclasses.field(default_factory=list)
+    """Best first; equally good ones in the order of their keys."""
+    total: int = 0
+    """How many entries match, counted up to 10,000."""
+    cursor: str | None = None
+    """For the next page; None when this was the last."""
+    errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
+    """Entries that were found but are damaged."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CleanupResult(Result):
     """What :meth:`LTMBackend.cleanup_expired` did."""
 

@@ -64,6 +64,7 @@ class Runner:
                     telemetry=telemetry.find(),
                     inline_threshold=options.inline_threshold,
                     batch_size=options.batch_size,
+                    index_text=options.index_text,
                     max_concurrency=options.max_concurrency,
                     gates=PerLoop(
                         lambda: Gate(

@@ -50,6 +50,7 @@ class Stores:
     to_blobs: Caller
     inline_threshold: int
     batch_size: int
+    index_text: bool
     max_concurrency: int
     gates: PerLoop[Gate]
     telemetry: Telemetry | None

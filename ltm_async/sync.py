@@ -97,6 +97,7 @@ class SyncLTMBackend:
         max_inflight_bytes: int = 64 * 1024 * 1024,
         on_unavailable: Literal["degrade", "raise"] = "degrade",
         fallback_size: int = 1000,
+        index_text: bool = False,
         timeout: float | None = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  # frozen
         allow_blocking: bool = False,
@@ -111,6 +112,7 @@ class SyncLTMBackend:
             max_inflight_bytes=max_inflight_bytes,
             on_unavailable=on_unavailable,
             fallback_size=fallback_size,
+            index_text=index_text,
             timeout=timeout,
             retry=retry,
         )
@@ -169,6 +171,7 @@ class SyncLTMBackend:
     retrieve_batch = _blocking(LTMBackend.retrieve_batch, reads="keys")
     delete_batch = _blocking(LTMBackend.delete_batch, reads="keys")
     list_entries = _blocking(LTMBackend.list_entries)
+    search = _blocking(LTMBackend.search)
     cleanup_expired = _blocking(LTMBackend.cleanup_expired)
     collect_garbage = _blocking(LTMBackend.collect_garbage)
     verify = _blocking(LTMBackend.verify)

@@ -20,12 +20,14 @@ from .errors import FencedError, OutcomeUnknownError, StoreError, UnavailableErr
 from .protocols import Outcome, Removed, Reservation, Row, Write, Written
 from .results import StoreResult
 from .stores import LEASE_US, Stores
+from .text import text_of
 from .transfer import fan_out
 
 logger = logging.getLogger(__name__)
 
 ROUNDS = 3
 """A fenced write is uploaded again under new names, at most twice."""
+PAUSE_EVERY_TEXTS = 20
 ABANDON_TIMEOUT_S = 0.5
 """A failed call may take this much beyond its deadline to give back its reservations."""
 
@@ -64,7 +66,8 @@ async def _attempt(stores: Stores, drafts: Sequence[Draft], write_id: str) -> St
     blob_ids: dict[str, str] = {}
     try:
         renewed = await _bring_up(stores, large, blob_ids) if large else {}
-        writes = [_to_write(stores, draft, blob_ids) for draft in drafts]
+        texts = await _texts(drafts) if stores.index_text else {}
+        writes = [_to_write(stores, draft, blob_ids, texts.get(draft.key)) for draft in drafts]
         written = await _commit(stores, writes, write_id)
     except OutcomeUnknownError:
         raise  # the row may name them, now or later
@@ -129,7 +132,19 @@ async def _upload(stores: Stores, drafts: Sequence[Draft], blob_ids: Mapping[str
     await fan_out(drafts, upload, count=stores.max_concurrency)
 
 
-def _to_write(stores: Stores, draft: Draft, blob_ids: Mapping[str, str]) -> Write:
+async def _texts(drafts: Sequence[Draft]) -> dict[str, str]:
+    """The words to find each draft by; made on the loop, in turns of some milliseconds."""
+    texts: dict[str, str] = {}
+    for number, draft in enumerate(drafts, 1):
+        texts[draft.key] = text_of(draft.key, draft.value)
+        if number % PAUSE_EVERY_TEXTS == 0:
+            await asyncio.sleep(0)
+    return texts
+
+
+def _to_write(
+    stores: Stores, draft: Draft, blob_ids: Mapping[str, str], words: str | None
+) -> Write:
     return Write(
         draft.key,
         draft.content_hash,
@@ -139,6 +154,7 @@ def _to_write(stores: Stores, draft: Draft, blob_ids: Mapping[str, str]) -> Writ
         draft.metadata,
         draft.expiry,
         draft.if_version,
+        words,
     )
 
 

@@ -18,7 +18,7 @@ from ltm_async.testing import ManualClock
 from .servers.loop_thread import LoopThread
 from .servers.postgres import Postgres
 
-TABLES = ("ltm_entries", "ltm_blobs", "ltm_deletions")
+TABLES = ("ltm_entries", "ltm_texts", "ltm_blobs", "ltm_deletions")
 
 
 class Console:

@@ -15,13 +15,26 @@ from .databases import Console, Database, DatabasePlace
 from .servers.postgres import Postgres
 from .servers.postgrest import DEFAULT_PRIVILEGES, SUPABASE, PostgREST, token_of
 
-OWNED = sorted(
-    name.partition("/")[0]
-    for name in (
-        "", "contract", "other", "mine", "n", "agent", "crash", "neighbour", "ltm-doctor",
-        "n" * 256, "ü" * 128, *INJECTIONS,
-    )
-)  # fmt: skip
+_USED = (
+    "",
+    "contract",
+    "search contract",
+    "search contract ",
+    "SEARCH CONTRACT",
+    "'; --",
+    "a" * 256,
+    "other",
+    "mine",
+    "n",
+    "agent",
+    "crash",
+    "neighbour",
+    "ltm-doctor",
+    "n" * 256,
+    "ü" * 128,
+    *INJECTIONS,
+)
+OWNED = sorted(name.partition("/")[0] for name in _USED)
 """Whose namespaces the suites use."""
 OPERATORS_RULE = """
 CREATE OR REPLACE FUNCTION {}ltm_owners() RETURNS text[] LANGUAGE sql STABLE AS $$

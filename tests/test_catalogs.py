@@ -12,10 +12,10 @@ import pytest
 
 from ltm_async import MemoryCatalog, SQLiteCatalog
 from ltm_async.protocols import Catalog
-from ltm_async.testing import CatalogContract, ManualClock
+from ltm_async.testing import CatalogContract, ManualClock, SearchContract
 
 
-class TestSQLiteCatalog(CatalogContract):
+class TestSQLiteCatalog(CatalogContract, SearchContract):
     @pytest.fixture
     async def catalog(self, tmp_path: pathlib.Path) -> AsyncIterator[Catalog]:
         self.clock = ManualClock()
@@ -38,7 +38,7 @@ class TestSQLiteCatalog(CatalogContract):
             return dict(db.execute(f"{select} WHERE namespace = ?", (namespace,)).fetchall())
 
 
-class TestSQLiteCatalogInMemory(CatalogContract):
+class TestSQLiteCatalogInMemory(CatalogContract, SearchContract):
     """One connection for reads and writes."""
 
     @pytest.fixture
@@ -64,7 +64,7 @@ class TestSQLiteCatalogInMemory(CatalogContract):
         )
 
 
-class TestMemoryCatalog(CatalogContract):
+class TestMemoryCatalog(CatalogContract, SearchContract):
     @pytest.fixture
     async def catalog(self) -> AsyncIterator[Catalog]:
         self.clock = ManualClock()

@@ -15,16 +15,16 @@ from google.cloud.firestore_v1 import AsyncClient
 
 from ltm_async import ConfigError, FirestoreCatalog, LTMBackend, create_catalog_backend
 from ltm_async.catalogs.firestore import catalog as catalog_module
-from ltm_async.catalogs.firestore import ledger
+from ltm_async.catalogs.firestore import ledger, texts
 from ltm_async.catalogs.firestore.indexes import LOOKED_UP, indexes
 from ltm_async.catalogs.firestore.layout import entry_name
 from ltm_async.protocols import Catalog
-from ltm_async.testing import CatalogContract, ManualClock
+from ltm_async.testing import CatalogContract, ManualClock, SearchContract
 
 from .servers.firestore import Firestore, new_project
 
 
-class TestFirestoreCatalog(CatalogContract):
+class TestFirestoreCatalog(CatalogContract, SearchContract):
     @pytest.fixture
     async def catalog(self, firestore_server: Firestore, transport: str) -> AsyncIterator[Catalog]:
         self.server, self.project, self.clock = firestore_server, new_project(), ManualClock()
@@ -287,10 +287,11 @@ async def test_the_indexes_that_are_switched_off_are_those_of_no_query(
     firestore_server: Firestore, ltm: LTMBackend
 ) -> None:
     """And every field is either looked up or switched off."""
-    await ltm.store("k", "x" * 2_000)
+    catalog = catalog_of(ltm)
+    async with LTMBackend(catalog, "memory:", index_text=True) as searching:
+        await searching.store("k", "x" * 2_000)
     await ltm.store("gone", 1, ttl=60)
     await ltm.delete("gone")
-    catalog = catalog_of(ltm)
     project = await project_of(catalog)
     off = {
         (override["collectionGroup"], override["fieldPath"])
@@ -302,7 +303,38 @@ async def test_the_indexes_that_are_switched_off_are_those_of_no_query(
         assert {(collection, field) for field in fields - set(looked_up)} == {
             pair for pair in off if pair[0] == collection
         }
-    source = inspect.getsource(catalog_module) + inspect.getsource(ledger)
-    ranges = re.findall(r'Range\(\s*"(\w+)"|up_to_now\(documents, "(\w+)"', source)
-    asked = {first or second for first, second in ranges}
+    source = "".join(map(inspect.getsource, (catalog_module, ledger, texts)))
+    of_field = r'Range\(\s*"(\w+)"|up_to_now\(documents, "(\w+)"|_any\(\s*ENTRIES, "(\w+)"'
+    asked = {name for names in re.findall(of_field, source) for name in names if name}
     assert asked == {field for fields in LOOKED_UP.values() for field in fields}
+
+
+async def test_a_search_asks_twice_and_reads_those_that_have_one_of_the_words(
+    firestore_server: Firestore, transport: str
+) -> None:
+    catalog = FirestoreCatalog(new_project(), transport=transport)
+    ltm = LTMBackend(catalog, "memory:", index_text=True, on_unavailable="raise")
+    await ltm.store_batch({"key": f"t{n}", "value": "green tea"} for n in range(7))
+    await ltm.store_batch({"key": f"c{n}", "value": "coffee"} for n in range(20))
+    before = catalog.usage.requests, catalog.usage.reads
+    assert (await ltm.search("tea leaf")).total == 7
+    assert (catalog.usage.requests - before[0], catalog.usage.reads - before[1]) == (2, 8)
+    await catalog.aclose()
+
+
+async def test_long_texts_are_kept_within_what_a_document_holds(
+    firestore_server: Firestore, transport: str
+) -> None:
+    catalog = FirestoreCatalog(new_project(), transport=transport)
+    ltm = LTMBackend(
+        catalog, "memory:", index_text=True, on_unavailable="raise", inline_threshold=512 * 1024
+    )
+    words = [f"{n:04}" + "\U00010400" * 60 for n in range(1_999)]  # of four bytes each
+    pages = [
+        {"key": f"k{n}", "value": " ".join(words), "metadata": {"m": "x" * 16_000}} for n in (1, 2)
+    ]
+    done = await ltm.store_batch(pages)
+    assert done.stored == 2
+    assert (await ltm.search(words[400])).total == 2
+    assert (await ltm.search(words[-1])).total == 0
+    await catalog.aclose()

@@ -32,8 +32,10 @@ jwt: Any = untyped_jwt
 
 def official(name: str) -> Any:
     outer, *inner = name.split(".")
-    descriptor = getattr(types, outer).pb().DESCRIPTOR
-    return descriptor.nested_types_by_name[inner[0]] if inner else descriptor
+    descriptor: Any = getattr(types, outer).pb().DESCRIPTOR
+    for part in inner:
+        descriptor = descriptor.nested_types_by_name[part]
+    return descriptor
 
 
 @pytest.mark.parametrize("name", wire.MESSAGES)

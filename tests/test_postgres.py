@@ -10,14 +10,14 @@ import pytest
 
 from ltm_async import LTMBackend, PostgresCatalog
 from ltm_async.protocols import Catalog
-from ltm_async.testing import CatalogContract
+from ltm_async.testing import CatalogContract, SearchContract
 
 from .databases import Database
 from .servers.pgbouncer import PgBouncer
 from .servers.tcp_proxy import TcpProxy
 
 
-class TestPostgresCatalog(CatalogContract):
+class TestPostgresCatalog(CatalogContract, SearchContract):
     @pytest.fixture
     async def catalog(self, database: Database) -> AsyncIterator[Catalog]:
         self.database = database
@@ -174,7 +174,8 @@ async def test_a_batch_in_any_order_writes_each_value_under_its_key(database: Da
     for turn in range(2):
         values = [f'"{key} {turn}"' for key in keys]
         database.rows(
-            "SELECT FROM {}ltm_commit('', $1, $2, $3, $4, $3, NULL, $5, NULL, NULL, NULL)",
+            "SELECT FROM {}ltm_commit('', $1, $2, $3, $4, $3, NULL, $5, NULL, NULL, NULL, NULL,"
+            " NULL)",
             f"w{turn}", keys, values, [turn] * 5, ["{}"] * 5,
         )  # fmt: skip
         assert dict(database.rows("SELECT key, inlined_value FROM {}ltm_entries")) == dict(

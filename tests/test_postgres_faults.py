@@ -211,7 +211,7 @@ async def test_a_commit_is_on_disk_also_where_the_server_would_not_wait(
     await conn.execute(f"SET synchronous_commit = off; SET search_path = {database.schema}")
     for call in (
         "ltm_commit('', 'w', '{k}', '{h}', '{1}', '{1}', '{null}', '{x}', "
-        + "'{null}', " * 2
+        + "'{null}', " * 4
         + "'{null}')",
         "ltm_touch('', 'k', 'w', true, NULL, NULL, NULL)",
         "ltm_delete('', '{k}', 'w', NULL)",

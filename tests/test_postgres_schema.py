@@ -17,10 +17,13 @@ from ltm_async import (
     PostgresCatalog,
     StoreError,
 )
+from ltm_async.filters import parse_filter
 from ltm_async.schema import VERSION, postgres_script
 from ltm_async.testing.catalogs import new_write_id, small
+from ltm_async.text import parse_query
+from ltm_async.tsearch import ask, to_tsvector
 
-from .databases import Console, Database
+from .databases import TABLES, Console, Database
 from .servers.postgres import Postgres
 
 
@@ -163,10 +166,11 @@ async def run_every_function(conn: asyncpg.Connection, count: int = 500) -> None
     keys = [f"k{number:07}" for number in range(count)]
     ids = [f"{number:016x}-{'0' * 20}" for number in range(count)]
     hashes, sizes, values, metadata, none = ([each] * count for each in ("h", 1, "1", "{}", None))
+    texts = [to_tsvector("", f"tea w{number}") for number in range(count)]
     for write_id in "w1", "w2":
         await conn.fetch(
-            "SELECT * FROM ltm_commit('', $1, $2, $3, $4, $5, NULL, $6, NULL, NULL, NULL)",
-            write_id, keys, hashes, sizes, values, metadata,
+            "SELECT * FROM ltm_commit('', $1, $2, $3, $4, $5, NULL, $6, NULL, NULL, NULL, $7, $8)",
+            write_id, keys, hashes, sizes, values, metadata, texts, sizes,
         )  # fmt: skip
     new = [f"new {key}" for key in keys]
     new_ids = [f"f{blob_id[1:]}" for blob_id in ids]
@@ -174,17 +178,21 @@ async def run_every_function(conn: asyncpg.Connection, count: int = 500) -> None
         "SELECT * FROM ltm_reserve('', $1, $2, $3, $4, 1000000000)", new_ids, new, hashes, sizes
     )
     await conn.fetch(
-        "SELECT * FROM ltm_commit('', 'w3', $1, $2, $3, $4, $5, $6, NULL, NULL, $7)",
+        "SELECT * FROM ltm_commit('', 'w3', $1, $2, $3, $4, $5, $6, NULL, NULL, $7, NULL, NULL)",
         new, hashes, sizes, none, new_ids, metadata, [0] * count,
     )  # fmt: skip
     await conn.fetch(  # renews them
-        "SELECT * FROM ltm_commit('', 'w4', $1, $2, $3, $4, NULL, $5, NULL, NULL, NULL)",
+        "SELECT * FROM ltm_commit('', 'w4', $1, $2, $3, $4, NULL, $5, NULL, NULL, NULL, NULL,"
+        " NULL)",
         new, hashes, sizes, none, metadata,
     )  # fmt: skip
     await conn.fetch("SELECT * FROM ltm_get('', $1)", keys)
     await conn.fetch("SELECT * FROM ltm_get('', $1)", keys[:1])
     await conn.fetch("SELECT * FROM ltm_touch('', 'k0000600', 'w', true, 1, NULL, NULL)")
     await conn.fetch("SELECT * FROM ltm_list('', 'k0000', 'k0000500', 'k0001', 100)")
+    for text, wanted in ("tea w7", None), ("w7 w8*", parse_filter({"n": 1})):
+        asked = ask("", parse_query(text), wanted, 200)
+        await conn.fetch("SELECT * FROM ltm_search('', $1, $2, $3, $4, $5, $6, $7, $8, $9)", *asked)
     await conn.fetch("SELECT * FROM ltm_expire('', 500, 'w')")
     await conn.fetch("SELECT * FROM ltm_delete('', $1, 'w', NULL)", new)
     await conn.fetch("SELECT * FROM ltm_delete('', $1, 'w', NULL)", ["k0000700"])
@@ -207,6 +215,9 @@ FROM generate_series(0, $N$ - 1) AS n;
 INSERT INTO {}ltm_blobs SELECT '', lpad(to_hex(n), 16, '0') || '-' || repeat('0', 20),
     'k' || lpad(n::text, 7, '0'), CASE WHEN n % 1000 = 10 THEN 'dead' ELSE 'live' END, true, 1, 1
 FROM generate_series(0, $N$ - 1, 10) AS n;
+INSERT INTO {}ltm_texts SELECT '', 'k' || lpad(n::text, 7, '0'),
+    ('''/e3b0c44298fc1c14'' ''tea'':1 ''w' || n % 1000 || ''':2')::tsvector, 2
+FROM generate_series(0, $N$ - 1, 10) AS n;
 INSERT INTO {}ltm_deletions SELECT '', 'gone' || n, 1, 'w', n FROM generate_series(0, 20000) AS n;
 """
 
@@ -215,7 +226,7 @@ INSERT INTO {}ltm_deletions SELECT '', 'gone' || n, 1, 'w', n FROM generate_seri
 def filled(postgres_server: Postgres, console: Console) -> Iterator[Database]:
     """A database of its own, which nobody analyzes by himself."""
     database = Database(postgres_server, console)
-    for table in ("ltm_entries", "ltm_blobs", "ltm_deletions"):
+    for table in TABLES:
         database.run(f"ALTER TABLE {{}}{table} SET (autovacuum_enabled = false)")
     yield database
     database.drop()
@@ -245,12 +256,12 @@ async def test_every_statement_finds_its_rows_by_an_index(
     async with planned as conn:
         if at_first:  # so few that it would be the cheapest to read them all
             await asyncio.to_thread(fill, filled, at_first)
-            await conn.execute("VACUUM ANALYZE ltm_entries, ltm_blobs, ltm_deletions")
+            await conn.execute(f"VACUUM ANALYZE {', '.join(TABLES)}")
         for _ in range(7):  # plans are made, and kept, for tables as small as that
             await run_every_function(conn, count)
         await asyncio.to_thread(fill_the_rest, filled, entries)
         if analyzed:
-            await conn.execute("ANALYZE ltm_entries, ltm_blobs, ltm_deletions")
+            await conn.execute(f"ANALYZE {', '.join(TABLES)}")
         planned.plans.clear()
         for _ in range(7):  # the sixth plan of a statement is one for all parameters
             await run_every_function(conn)
@@ -259,12 +270,13 @@ async def test_every_statement_finds_its_rows_by_an_index(
     for plan in plans:
         assert not re.search(r"Seq Scan on ltm_", plan), plan
         for condition in re.findall(r"Index Cond: (.*)", plan):
-            # The namespace alone would read all of it.
-            assert re.search(r"key|blob_id|expires_at|due_at|deleted_at", condition), plan
+            # The namespace alone would read all of it; texts are counted, up to a limit.
+            found_by = r"key|blob_id|expires_at|due_at|deleted_at|words"
+            assert re.search(found_by, condition) or "LIMIT in_counted" in plan, plan
         # What is switched off costs 10^10; a plan with that is compiled each time it runs.
         assert not re.search(r"cost=\d{10}", plan), plan
         # Sorting for the first rows of an order would read all that come after them.
-        assert not re.search(r"Sort Key: (?!gone).*\.(key|\w+_id|\w+_at)\b", plan), plan
+        assert not re.search(r"Sort Key: (?!gone|m\.rank).*\.(key|\w+_id|\w+_at)\b", plan), plan
         if "in_limit" not in plan:  # a plan for one namespace is one that was made for one call
             assert "namespace = ''" not in plan, plan
 
@@ -282,6 +294,8 @@ def test_every_function_says_how_its_plans_are_made(database: Database) -> None:
     )
     assert len(functions) > 15
     for name, source, settings in functions:
+        if "ltm_" not in source:
+            continue
         first_rows = "LIMIT in_limit" in source
         expected = {
             "enable_seqscan=off",

@@ -187,7 +187,7 @@ async def test_rows_are_locked_in_the_order_of_their_keys(database: Database, ca
     waiting, looking = [await asyncpg.connect(database.dsn) for _ in range(2)]
     locked = f"SELECT FROM {database.schema}.ltm_entries WHERE key = $1 FOR UPDATE"
     sql = {
-        "commit": "ltm_commit('', 'w', $1, $2, $3, $2, $4, $2, $5, $5, $5)",
+        "commit": "ltm_commit('', 'w', $1, $2, $3, $2, $4, $2, $5, $5, $5, $2, '{1,1,1,1,1}')",
         "delete": "ltm_delete('', $1, 'w', NULL)",
     }
     arguments = [keys]

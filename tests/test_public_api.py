@@ -24,6 +24,7 @@ METHODS = {
     "retrieve_batch",
     "delete_batch",
     "list_entries",
+    "search",
     "cleanup_expired",
     "collect_garbage",
     "update",

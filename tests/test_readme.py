@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ltm_async import backend, config, entry, errors, filters, listing, registry
+from ltm_async import backend, config, entry, errors, filters, listing, registry, searching, text
 
 from .servers.postgrest import token_of
 
@@ -189,13 +189,17 @@ def test_the_limits_are_those_of_the_code() -> None:
             f"at least 65,536, by default {defaults.max_inflight_bytes // mebibytes} MiB"
         ),
         "`list_entries`": f"1 to {listing.MAX_PAGE:,} entries a page, by default 100",
+        "`search`": (
+            f"up to {text.MAX_QUERY_BYTES:,} bytes and {text.MAX_TERMS} words; "
+            f"the {searching.MAX_RANKED} best"
+        ),
         "`metadata_filter`": (
             f"100 conditions, {filters.MAX_FILTER_DEPTH} levels, {filters.MAX_CHOICES:,} values"
         ),
         "`cleanup_expired`, `collect_garbage`": f"up to {backend.MAX_CLEANUP:,} a call",
     }
-    for name, text in expected.items():
-        assert text in limits[name]
+    for name, words in expected.items():
+        assert words in limits[name]
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ async def test_the_file_is_set_up_as_promised(path: str, synchronous: str, level
             for name in ("journal_mode", "synchronous", "foreign_keys", "user_version")
         ]
     )
-    assert found == ["wal", level, 1, 1]
+    assert found == ["wal", level, 1, len(database.MIGRATIONS)]
     await catalog.aclose()
 
 

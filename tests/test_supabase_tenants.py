@@ -51,7 +51,11 @@ class Neighbours:
 
     def memory(self, token: str, namespace: str) -> LTMBackend:
         return LTMBackend(
-            self.catalog(token), self.blobs, namespace=namespace, on_unavailable="raise"
+            self.catalog(token),
+            self.blobs,
+            namespace=namespace,
+            on_unavailable="raise",
+            index_text=True,
         )
 
     async def fill(self) -> None:
@@ -74,7 +78,7 @@ class Neighbours:
                 f"SELECT * FROM {{}}{table} WHERE starts_with(namespace, $1) ORDER BY 1, 2",
                 namespace,
             )
-            for table in ("ltm_entries", "ltm_blobs", "ltm_deletions")
+            for table in ("ltm_entries", "ltm_texts", "ltm_blobs", "ltm_deletions")
         }
 
     async def ask(
@@ -115,6 +119,7 @@ async def test_nobody_else_can_do_anything_in_a_namespace(
     assert not (await bob.retrieve("small")).found
     assert (await bob.retrieve_batch(keys)).missing == keys
     assert (await bob.list_entries()).entries == []
+    assert (await bob.search(CANARY)).total == 0
     assert set(await neighbours.catalog(token_of(BOB)).stats(namespace)) == {0}
     assert not (await bob.touch("small", ttl=60)).touched
     assert (await bob.delete_batch(keys)).deleted == 0
@@ -312,7 +317,7 @@ FORGED = {
     "namespace": ALICE, "key": "small", "version": 99, "write_id": "w", "content_hash": "h",
     "byte_size": 1, "inlined_value": "1", "metadata": "{}", "created_at": 1, "updated_at": 1,
 }  # fmt: skip
-TABLES = ("ltm_entries", "ltm_blobs", "ltm_deletions", "ltm_schema")
+TABLES = ("ltm_entries", "ltm_texts", "ltm_blobs", "ltm_deletions", "ltm_schema")
 
 
 @pytest.mark.parametrize(
@@ -417,6 +422,9 @@ async def test_the_collector_can_read_neither_values_nor_metadata(
     for query in ("", "?select=inlined_value", "?select=metadata", "?select=content_hash"):
         reply = await neighbours.ask("GET", f"/ltm_entries{query}", collector())
         assert reply.status_code == 403
+    for query in ("", "?select=words", "?select=length"):
+        reply = await neighbours.ask("GET", f"/ltm_texts{query}", collector())
+        assert reply.status_code == 403
     reply = await neighbours.ask("GET", "/ltm_entries?select=key", collector())
     assert {row["key"] for row in reply.json()} == {"ended", "ended large"}
 
@@ -431,8 +439,11 @@ async def test_the_collector_can_neither_change_entries_nor_remove_live_ones(
     reply = await neighbours.ask("POST", "/ltm_entries", collector(), FORGED)
     assert reply.status_code == 403
     assert neighbours.rows() == before
-    reply = await neighbours.ask("DELETE", "/ltm_entries", collector())
-    assert reply.status_code == 204
+    for table in ("ltm_texts", "ltm_entries"):  # what has expired
+        reply = await neighbours.ask("DELETE", f"/{table}", collector())
+        assert reply.status_code == 204
+    alice = neighbours.memory(token_of(ALICE), ALICE)
+    assert (await alice.search(CANARY)).total == 3
     left = neighbours.rows()["ltm_entries"]
     assert left == [row for row in before["ltm_entries"] if row["expires_at"] is None]
 
@@ -546,7 +557,7 @@ async def test_a_token_of_service_role_that_a_function_returns_is_refused(
         (
             "ALTER ROLE authenticated BYPASSRLS",
             "ALTER ROLE authenticated NOBYPASSRLS",
-            "ltm_blobs, ltm_deletions, ltm_entries, ltm_schema",
+            "ltm_blobs, ltm_deletions, ltm_entries, ltm_schema, ltm_texts",
         ),
     ],
 )

@@ -134,7 +134,7 @@ class TestTheSameAsTheAsyncClass:
         for name, default in options.items():
             other: Any = {
                 "namespace": "n", "on_unavailable": "raise", "retry": type(default)(attempts=2)
-                if name == "retry" else None,
+                if name == "retry" else None, "index_text": True,
             }.get(name, 65_536 if name == "max_inflight_bytes" else 7)  # fmt: skip
             made = SyncLTMBackend("memory:", "memory:", **{name: other})
             assert getattr(made._ltm._runner.options, name) == other != default
@@ -168,6 +168,7 @@ class TestTheSameAsTheAsyncClass:
             ("store_batch", (), {"entries": entries}),
             ("retrieve_batch", (["b:0", "b:1", "none"],), {}),
             ("list_entries", ("b:",), {"limit": 2}),
+            ("search", ("large",), {"limit": 2}),
             ("delete", ("b:0",), {}),
             ("delete_batch", (), {"keys": ["b:1", "none"]}),
             ("cleanup_expired", (), {"limit": 5}),
@@ -182,8 +183,8 @@ class TestTheSameAsTheAsyncClass:
             assert type(result) is dict
             return {name: value for name, value in result.items() if name != "storage_uri"}
 
-        theirs_rig = make_rig(pair, tmp_path / "theirs")
-        ours_rig = make_rig(pair, tmp_path / "ours")
+        theirs_rig = make_rig(pair, tmp_path / "theirs", index_text=True)
+        ours_rig = make_rig(pair, tmp_path / "ours", index_text=True)
         for rig, name in ((theirs_rig, "theirs"), (ours_rig, "ours")):
             (tmp_path / name).mkdir()
             rig.clock.advance((theirs_rig.clock() - rig.clock()) / 1e6)

@@ -9,11 +9,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ..clock import system_clock
 from ..entry import Expiry
 from ..errors import ClosedError, ConflictError, FencedError
+from ..filters import Filter, may_match
 from ..protocols import (
     Catalog,
     CatalogStats,
     DueBlob,
+    Found,
     LedgerBlob,
+    Matches,
     Outcome,
     Removed,
     Reservation,
@@ -22,6 +25,7 @@ from ..protocols import (
     Write,
     Written,
 )
+from ..text import Query, matches, occurrences, scores, text_in
 
 
 @dataclasses.dataclass(slots=True)
@@ -40,6 +44,7 @@ class _Space:
     rows: dict[str, Row] = dataclasses.field(default_factory=dict)
     write_ids: dict[str, str] = dataclasses.field(default_factory=dict)
     blobs: dict[str, _Blob] = dataclasses.field(default_factory=dict)
+    words: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     removed_by: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -107,6 +112,10 @@ class MemoryCatalog(Catalog):
         for row in rows:
             space.rows[row.key] = row
             space.write_ids[row.key] = write_id
+        for write in writes:
+            space.words.pop(write.key, None)
+            if write.words:
+                space.words[write.key] = write.words.split(" ")
         for name in fresh:
             space.blobs[name].state = "live"
             space.blobs[name].committed = True
@@ -174,6 +183,26 @@ class MemoryCatalog(Catalog):
             if key > after and _is_live(rows[key], now):
                 found.append(rows[key]._replace(inlined_value=None))
         return found
+
+    async def search_entries(
+        self, namespace: str, query: Query, *, wanted: Filter | None, limit: int
+    ) -> Matches:
+        space, now = self._space(namespace), self._clock()
+        texts = {key: text_in(words, query) for key, words in space.words.items()}
+        having = {
+            term: sum(1 for text in texts.values() if occurrences(term, text))
+            for term in query.terms
+        }
+        found = [
+            Found(space.rows[key]._replace(inlined_value=None), text)
+            for key, text in texts.items()
+            if matches(query, text)
+            and _is_live(space.rows[key], now)
+            and may_match(wanted, space.rows[key].metadata)
+        ]
+        ranks = scores(query, [text for _, text in found], entries=len(texts), having=having)
+        best = sorted(zip(ranks, found, strict=True), key=lambda ranked: -ranked[0])[:limit]
+        return Matches([match for _, match in best], len(found), len(texts), having)
 
     async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
         space, now = self._space(namespace), self._clock()
@@ -290,6 +319,7 @@ class MemoryCatalog(Catalog):
         self._version += 1
         for row in rows:
             del space.rows[row.key], space.write_ids[row.key]
+            space.words.pop(row.key, None)
             space.removed_by[row.key] = write_id
         dead = _retire(space, {row.key for row in rows}, now)
         return [Removed(row.key, _is_live(row, now), dead.get(row.key)) for row in rows]

@@ -18,6 +18,7 @@ _APP = make_app(
         "get": entries.get,
         "delete": entries.delete,
         "list": entries.list_,
+        "search": entries.search,
         "stats": entries.stats,
         "cleanup": housekeeping.cleanup,
         "gc": housekeeping.gc,

@@ -13,6 +13,7 @@ from .. import exits
 from ..backend import LTMBackend
 from ..errors import InvalidEntryError
 from ..jsonl import MAX_LINE_BYTES, parse_json
+from ..searching import MAX_RANKED
 from .making import IfVersion, KeyArgument
 from .output import channel, emit, left_out, say, stdout, to_text
 from .session import Session, UsageError
@@ -102,7 +103,7 @@ def get(
     """Print the value under a key as JSON."""
     hit = session.call(lambda ltm: ltm.retrieve(key))
     if full:
-        emit(hit)
+        emit(hit.to_dict())
     elif hit.found:
         emit(hit.value)
     return exits.DONE if hit.found else _no_such_key()
@@ -155,6 +156,24 @@ def list_(
         say(f"damaged entries: {damaged}")
         return exits.STORE_FAILED
     return exits.DONE
+
+
+def search(
+    session: Session,
+    query: Annotated[str, typer.Argument(help='Words, "phrases" and beginnings, as in gre*.')],
+    limit: Annotated[int, typer.Option(min=1, max=MAX_RANKED, help="At most so many.")] = 10,
+    where: Annotated[str | None, typer.Option(help=WHERE)] = None,
+) -> int:
+    """Print the entries that match a query, best first, one a line, without values."""
+    wanted = None if where is None else _as_json("--where", where.encode(errors="replace"))
+    session.index_text = True
+    found = session.call(lambda ltm: ltm.search(query, metadata_filter=wanted, limit=limit))
+    for hit in found.results:
+        emit(hit.to_dict())
+    for key, damage in found.errors.items():
+        left_out(key, damage.error)
+    say(f"found: {found.total}")
+    return exits.STORE_FAILED if found.errors else exits.DONE
 
 
 def stats(session: Session) -> int:

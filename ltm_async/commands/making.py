@@ -9,6 +9,7 @@ from typing import Annotated, Any, cast, get_type_hints
 
 import typer
 
+from ..config import to_bool
 from .session import Session, UsageError
 
 EPILOG = (
@@ -25,6 +26,14 @@ StorageOption = Annotated[
 NamespaceOption = Annotated[
     str | None, typer.Option(help="The part of the memory to use; else LTM_NAMESPACE, else ''.")
 ]
+IndexOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--index-text/--no-index-text",
+        help="Index the text of what is stored, for search; else LTM_INDEX_TEXT, else not.",
+        show_default=False,
+    ),
+]
 TimeoutOption = Annotated[
     float | None, typer.Option(help="Seconds for each call; else 30, and no limit for verify, gc.")
 ]
@@ -32,6 +41,7 @@ SHARED: Mapping[str, object] = {
     "catalog": CatalogOption,
     "storage": StorageOption,
     "namespace": NamespaceOption,
+    "index_text": IndexOption,
     "timeout": TimeoutOption,
 }
 
@@ -67,13 +77,22 @@ def _before(
     catalog: CatalogOption = None,
     storage: StorageOption = None,
     namespace: NamespaceOption = None,
+    index_text: IndexOption = None,
     timeout: TimeoutOption = None,
 ) -> None:
     session = cast("Session", ctx.obj)
     session.catalog = catalog or os.environ.get("LTM_CATALOG") or None
     session.storage = storage or os.environ.get("LTM_STORAGE") or None
     session.namespace = os.environ.get("LTM_NAMESPACE") if namespace is None else namespace
+    session.index_text = _switch("LTM_INDEX_TEXT") if index_text is None else index_text
     session.timeout = timeout
+
+
+def _switch(variable: str) -> bool | None:
+    value = to_bool(os.environ.get(variable) or None)
+    if value is not None and not isinstance(value, bool):
+        raise UsageError(f"{variable} must be true or false")
+    return value
 
 
 def _with_shared(do: Callable[..., int]) -> Callable[..., int]:

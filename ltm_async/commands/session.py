@@ -25,6 +25,7 @@ class Session:
     catalog: str | None = None
     storage: str | None = None
     namespace: str | None = None
+    index_text: bool | None = None
     timeout: float | None = None
 
     @contextlib.asynccontextmanager
@@ -42,6 +43,7 @@ class Session:
             self.storage,
             namespace=self.namespace or "",
             on_unavailable="raise",
+            index_text=bool(self.index_text),
             **limits,
         )
         try:

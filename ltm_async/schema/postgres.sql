@@ -69,6 +69,16 @@ CREATE TABLE IF NOT EXISTS @schema@.ltm_deletions (
 );
 CREATE INDEX IF NOT EXISTS ltm_deletions_age ON @schema@.ltm_deletions (namespace, deleted_at);
 
+-- Apart from the entries, so that a touch does not write to the index.
+CREATE TABLE IF NOT EXISTS @schema@.ltm_texts (
+    namespace text COLLATE "C" NOT NULL,
+    key       text COLLATE "C" NOT NULL,
+    words     tsvector NOT NULL,    -- with a lexeme that marks the namespace, for the index
+    length    int NOT NULL,         -- in words
+    PRIMARY KEY (namespace, key)
+);
+CREATE INDEX IF NOT EXISTS ltm_texts_words ON @schema@.ltm_texts USING gin (words);
+
 CREATE SEQUENCE IF NOT EXISTS @schema@.ltm_version;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_now() RETURNS bigint
@@ -134,13 +144,28 @@ BEGIN
     RETURNING key, blob_id;
 END $$;
 
--- Of these arrays in_blob_ids, in_ttls, in_ends and in_versions are NULL where all they hold is.
+-- Forget the texts of these keys, which the caller has locked.
+CREATE OR REPLACE FUNCTION @schema@.ltm_drop_texts(in_namespace text, in_keys text[])
+RETURNS void
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    IF EXISTS (SELECT FROM @schema@.ltm_texts WHERE @within@) THEN
+        DELETE FROM @schema@.ltm_texts WHERE ctid = ANY (ARRAY (
+            SELECT t.place FROM unnest(in_keys) AS x (k)
+            CROSS JOIN LATERAL (
+                SELECT ctid FROM @schema@.ltm_texts
+                WHERE namespace = in_namespace AND key = x.k LIMIT 1) AS t (place)));
+    END IF;
+END $$;
+
+-- Of these arrays in_blob_ids, in_ttls, in_ends, in_versions, in_texts and in_lengths are NULL where
+-- all they hold is.
 -- LT001: another version than expected; DETAIL has the place among in_keys and the version found.
 -- LT002: fenced.
 CREATE OR REPLACE FUNCTION @schema@.ltm_commit(
     in_namespace text, in_write_id text, in_keys text[], in_hashes text[], in_sizes bigint[],
     in_values text[], in_blob_ids text[], in_metadata text[], in_ttls bigint[], in_ends bigint[],
-    in_versions bigint[]
+    in_versions bigint[], in_texts text[], in_lengths int[]
 ) RETURNS TABLE (new_version bigint, now_us bigint, unchanged int[])
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -232,6 +257,18 @@ BEGIN
     IF present.had_blobs THEN
         PERFORM @schema@.ltm_retire(in_namespace, in_keys, fresh || renewed, now_us);
     END IF;
+    IF in_texts IS NULL OR array_position(in_texts, NULL) IS NOT NULL THEN
+        PERFORM @schema@.ltm_drop_texts(in_namespace, in_keys);
+    END IF;
+    IF in_texts IS NOT NULL THEN
+        INSERT INTO @schema@.ltm_texts AS t (namespace, key, words, length)
+        SELECT in_namespace, x.k, x.words::tsvector, x.length
+        FROM unnest(in_keys, in_texts, in_lengths) AS x (k, words, length)
+        WHERE x.words IS NOT NULL
+        ON CONFLICT (namespace, key) DO UPDATE SET
+            words = excluded.words, length = excluded.length
+        WHERE t.words <> excluded.words;
+    END IF;
     unchanged := present.same;
     RETURN NEXT;
 END $$;
@@ -286,6 +323,7 @@ LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_sort = on SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
+    PERFORM @schema@.ltm_drop_texts(in_namespace, in_keys);
     RETURN QUERY
     WITH gone AS (
         DELETE FROM @schema@.ltm_entries AS e WHERE e.ctid = ANY (in_places)
@@ -364,6 +402,73 @@ BEGIN
     WHERE e.namespace = in_namespace AND e.key >= in_start AND e.key > in_after AND e.key < in_end
         AND (e.expires_at IS NULL OR e.expires_at > (SELECT @schema@.ltm_now()))
     ORDER BY e.key LIMIT in_limit;
+END $$;
+
+-- Whether metadata is what a filter's jsonpath asks for. What is no JSON is for the caller to see.
+CREATE OR REPLACE FUNCTION @schema@.ltm_wanted(
+    in_metadata text, in_path jsonpath, in_variables jsonb
+) RETURNS boolean
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN coalesce(jsonb_path_match(in_metadata::jsonb, in_path, in_variables, true), true);
+EXCEPTION WHEN data_exception THEN
+    RETURN true;
+END $$;
+
+-- The entries that match a query, best first, each with the places of the words that are sought;
+-- and how many match, how many have a text, and in how many each term is. If none matches, one row
+-- without a key. The index is asked for the words before anything else is looked at.
+CREATE OR REPLACE FUNCTION @schema@.ltm_search(
+    in_namespace text, in_query text, in_terms text[], in_words text[], in_prefixes text[],
+    in_path text, in_variables text, in_best bigint, in_most bigint, in_counted bigint
+) RETURNS TABLE (
+    key text, version bigint, content_hash text, byte_size bigint, inlined_value text,
+    blob_id text, metadata text, expires_at bigint, created_at bigint, updated_at bigint,
+    places text, length int, total bigint, entries bigint, having_terms bigint[])
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    query tsquery := in_query;
+    path jsonpath := in_path;
+    variables jsonb := in_variables;
+    now_us bigint := @schema@.ltm_now();
+    counted bigint;
+    per_term bigint[] := '{}';
+    term tsquery;
+BEGIN
+    FOREACH term IN ARRAY in_terms::tsquery[] LOOP
+        SELECT count(*) INTO counted FROM (
+            SELECT FROM @schema@.ltm_texts WHERE @within@ AND words @@ term LIMIT in_counted) AS t;
+        per_term := per_term || counted;
+    END LOOP;
+    SELECT count(*) INTO counted FROM (
+        SELECT FROM @schema@.ltm_texts WHERE namespace = in_namespace LIMIT in_counted) AS t;
+    RETURN QUERY
+    WITH matching AS MATERIALIZED (
+        SELECT e.place AS entry, t.place AS text, t.key, ts_rank(t.words, query) AS rank
+        FROM (
+            SELECT ctid AS place, namespace, key, words FROM @schema@.ltm_texts
+            WHERE @within@ AND words @@ query OFFSET 0) AS t
+        CROSS JOIN LATERAL (
+            SELECT ctid AS place, metadata FROM @schema@.ltm_entries
+            WHERE namespace = t.namespace AND key = t.key
+                AND (expires_at IS NULL OR expires_at > now_us) LIMIT 1) AS e
+        WHERE t.namespace = in_namespace
+            AND (path IS NULL OR @schema@.ltm_wanted(e.metadata, path, variables))
+        LIMIT in_most
+    ), best AS (
+        SELECT * FROM matching AS m ORDER BY m.rank DESC, m.key LIMIT in_best
+    )
+    SELECT e.key, e.version, e.content_hash, e.byte_size, NULL::text, e.blob_id, e.metadata,
+        e.expires_at, e.created_at, e.updated_at, (
+            SELECT jsonb_object_agg(w.lexeme, to_jsonb(w.positions))::text
+            FROM unnest(t.words) AS w
+            WHERE w.lexeme = ANY (in_words) OR w.lexeme ^@ ANY (in_prefixes)),
+        t.length, matched.count, counted, per_term
+    FROM (SELECT count(*) FROM matching) AS matched (count)
+    LEFT JOIN best ON true
+    LEFT JOIN @schema@.ltm_entries AS e ON e.ctid = best.entry
+    LEFT JOIN @schema@.ltm_texts AS t ON t.ctid = best.text;
 END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_reserve(

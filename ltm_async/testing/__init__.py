@@ -1,6 +1,6 @@
 """What an author of a catalog or a blob store tests it with; ours run on the same.
 
-The two contracts need pytest, and pytest-asyncio in ``asyncio_mode = "auto"``; the faults and
+The contracts need pytest, and pytest-asyncio in ``asyncio_mode = "auto"``; the faults and
 the clock need nothing, so the contracts are imported on first use.
 """
 
@@ -14,6 +14,7 @@ from .faults import Faults, Mode, faulty_blob_store, faulty_catalog
 if TYPE_CHECKING:
     from .blobs import BlobStoreContract
     from .catalogs import CatalogContract
+    from .searching import SearchContract
 
 __all__ = [
     "BlobStoreContract",
@@ -21,6 +22,7 @@ __all__ = [
     "Faults",
     "ManualClock",
     "Mode",
+    "SearchContract",
     "faulty_blob_store",
     "faulty_catalog",
 ]
@@ -29,7 +31,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    homes = {"BlobStoreContract": ".blobs", "CatalogContract": ".catalogs"}
+    homes = {
+        "BlobStoreContract": ".blobs",
+        "CatalogContract": ".catalogs",
+        "SearchContract": ".searching",
+    }
     if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(homes[name], __name__), name)

@@ -184,3 +184,32 @@ def test_list_prints_those_whose_metadata_match(ltm: Run) -> None:
     assert first["key"] == "k1"
     assert ltm("list", "--where", "{kind}").code == 2
     assert ltm("list", "--where", '{"kind": {"$near": 1}}').code == 2
+
+
+def test_search_prints_what_was_stored_with_its_text(ltm: Run) -> None:
+    ltm("store", "a", '"green tea"', "--index-text", "--metadata", '{"kind": "note"}')
+    ltm("--index-text", "store", "b", '"black tea"')
+    ltm("store", "c", '"no tea is found where no text is kept"')
+    found = ltm("search", "tea black")
+    assert (found.code, found.err) == (0, "ltm: found: 2\n")
+    assert [hit["key"] for hit in found.lines] == ["b", "a"]
+    assert [hit["key"] for hit in ltm("search", "tea", "--where", '{"kind": "note"}').lines] == [
+        "a"
+    ]
+    assert len(ltm("search", "tea", "--limit", "1").lines) == 1
+    assert ltm("search", "coffee") == (0, "", "ltm: found: 0\n")
+    assert ltm("search", "?!").code == ltm("search", "tea", "--limit", "201").code == 2
+
+
+@pytest.mark.parametrize(("value", "found"), [("true", 1), ("0", 0), ("", 0)])
+def test_whether_texts_are_kept_may_be_said_by_the_environment(
+    ltm: Run, monkeypatch: pytest.MonkeyPatch, value: str, found: int
+) -> None:
+    monkeypatch.setenv("LTM_INDEX_TEXT", value)
+    ltm("store", "a", '"tea"')
+    assert len(ltm("search", "tea").lines) == found
+    ltm("store", "a", '"tea"', "--no-index-text")
+    assert ltm("search", "tea").lines == []
+    monkeypatch.setenv("LTM_INDEX_TEXT", "maybe")
+    done = ltm("store", "a", "1")
+    assert (done.code, "LTM_INDEX_TEXT must be true or false" in done.err) == (2, True)

@@ -24,6 +24,7 @@ COMMANDS = [
     "get",
     "delete",
     "list",
+    "search",
     "stats",
     "cleanup",
     "gc",

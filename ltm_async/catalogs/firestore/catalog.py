@@ -10,11 +10,13 @@ from typing import ClassVar, TypeVar
 
 from ...entry import Expiry, prefix_end
 from ...errors import ClosedError, StoreError, UnavailableError
+from ...filters import Filter
 from ...protocols import (
     Catalog,
     CatalogStats,
     DueBlob,
     LedgerBlob,
+    Matches,
     Outcome,
     Removed,
     Reservation,
@@ -24,7 +26,8 @@ from ...protocols import (
     Written,
 )
 from ...shared import Shared
-from . import layout, ledger
+from ...text import Query
+from . import layout, ledger, texts
 from .changes import Changes, StaleError, Usage
 from .client import Client, ClientKey, close, connect
 from .committing import Batch, check_version
@@ -208,6 +211,12 @@ class FirestoreCatalog(Catalog):
             if len(found.documents) < limit:
                 break
         return rows
+
+    async def search_entries(
+        self, namespace: str, query: Query, *, wanted: Filter | None, limit: int
+    ) -> Matches:
+        documents = await self._documents()
+        return await texts.search(documents, self._time, namespace, query, wanted, limit)
 
     async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
         space = layout.space_of(namespace)

@@ -38,7 +38,7 @@ class ClientKey:
 
 
 class Client(Protocol):
-    """The three requests, each of one message and tried once.
+    """The four requests, each of one message and tried once.
 
     Messages are those of protobuf itself, of google.firestore.v1, so that they are built and read
     in one way whoever declares them.
@@ -49,12 +49,15 @@ class Client(Protocol):
     commit_request: type[Any]
     read_request: type[Any]
     query_request: type[Any]
+    count_request: type[Any]
 
     async def commit(self, request: Any, timeout_s: float) -> Any: ...
 
     def read(self, request: Any, timeout_s: float) -> AsyncIterator[Any]: ...
 
     def query(self, request: Any, timeout_s: float) -> AsyncIterator[Any]: ...
+
+    def count(self, request: Any, timeout_s: float) -> AsyncIterator[Any]: ...
 
     def answering(self, unexpected: type[Exception]) -> AbstractContextManager[None]:
         """Raise what goes wrong with a request as ours, see `statuses.refused`."""

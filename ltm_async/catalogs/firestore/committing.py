@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ...entry import NEVER
 from ...errors import ConflictError, FencedError
 from ...protocols import Write, Written
-from . import layout, ledger
+from . import layout, ledger, texts
 from .changes import Changes
 from .documents import Documents
 from .layout import BLOBS, ENTRIES, Document
@@ -71,10 +71,11 @@ class Batch:
                 blob_id=blob_id,
                 ends_at=ends_at,
             )
+            text = texts.text_data(self._namespace, write.words) if write.words else {}
             if seen is None:
-                changes.create(ENTRIES, name, data)
+                changes.create(ENTRIES, name, data | text)
                 continue
-            changes.replace(ENTRIES, seen, data)
+            changes.replace(ENTRIES, seen, data | (text or texts.NO_TEXT))
             held = layout.blob_of(seen)
             if held is not None and held != blob_id:
                 replaced[held] = write.key

@@ -1,15 +1,16 @@
-"""The three requests that are made of Firestore: read some, commit some, look up a range."""
+"""The requests that are made of Firestore: read some, commit some, look some up, and count."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ...deadline import remaining_s
 from ...errors import StoreError
 from .changes import Changes, Found, StaleError, Usage
 from .client import Client
 from .layout import Document, Range
-from .messages import ask_range, document, to_us
+from .messages import ask_any, ask_range, document, to_us
 
 LONGEST_S = 60.0
 """For a request in a call without a deadline."""
@@ -67,6 +68,43 @@ class Documents:
         request = self._client.query_request(parent=self._root)
         place = self._prefix + collection
         ask_range(request.structured_query, place, within, limit=limit, fields=fields)
+        return await self._asked(request)
+
+    async def query_any(
+        self,
+        collection: str,
+        field: str,
+        texts: Sequence[str],
+        *,
+        limit: int,
+        fields: Sequence[str],
+    ) -> Found:
+        """Up to *limit* documents whose list *field* has one of at most 30 *texts*."""
+        request = self._client.query_request(parent=self._root)
+        query = request.structured_query
+        ask_any(query, self._prefix + collection, field, texts)
+        query.limit.value = limit
+        for name in fields:
+            query.select.fields.add(field_path=name)
+        return await self._asked(request)
+
+    async def count_any(
+        self, collection: str, field: str, texts: Sequence[str], *, limit: int
+    ) -> int:
+        """How many there are of these, counted up to *limit*."""
+        request = self._client.count_request(parent=self._root)
+        asked = request.structured_aggregation_query
+        ask_any(asked.structured_query, self._prefix + collection, field, texts)
+        asked.aggregations.add(alias="n").count.up_to.value = limit
+        self._usage.requests += 1
+        count = 0
+        with self._client.answering(StoreError):
+            async for answer in self._client.count(request, _timeout_s()):
+                count = answer.result.aggregate_fields["n"].integer_value
+        self._usage.reads += 1 + count // 1000
+        return count
+
+    async def _asked(self, request: Any) -> Found:
         self._usage.requests += 1
         found: dict[str, Document] = {}
         now_us = 0

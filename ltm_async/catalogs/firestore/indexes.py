@@ -1,18 +1,18 @@
-"""Which indexes Firestore need not keep: all that it makes by itself but four."""
+"""Which indexes Firestore need not keep: all that it makes by itself but five."""
 
 from __future__ import annotations
 
 import json
 
 LOOKED_UP = {
-    "ltm_entries": ("place", "ends"),
+    "ltm_entries": ("place", "ends", "tokens"),
     "ltm_blobs": ("place", "due"),
     "ltm_deletions": ("age",),
 }
 NOT_LOOKED_UP = {
     "ltm_entries": (
         "namespace", "key", "write_id", "content_hash", "byte_size", "inlined_value", "blob_id",
-        "metadata", "expires_at", "created_at", "updated_at",
+        "metadata", "expires_at", "created_at", "updated_at", "text",
     ),
     "ltm_blobs": ("namespace", "blob_id", "key", "byte_size", "committed", "state", "due_at"),
     "ltm_deletions": ("key", "write_id"),

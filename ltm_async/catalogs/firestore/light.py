@@ -31,6 +31,7 @@ class LightClient:
     commit_request = _CLASSES["CommitRequest"]
     read_request = _CLASSES["BatchGetDocumentsRequest"]
     query_request = _CLASSES["RunQueryRequest"]
+    count_request = _CLASSES["RunAggregationQueryRequest"]
 
     def __init__(self, channel: grpc.aio.Channel, database: str, emulator: str | None) -> None:
         self.database = database
@@ -53,6 +54,11 @@ class LightClient:
             request_serializer=self.query_request.SerializeToString,
             response_deserializer=_CLASSES["RunQueryResponse"].FromString,
         )
+        self._count = channel.unary_stream(
+            f"{_SERVICE}/RunAggregationQuery",
+            request_serializer=self.count_request.SerializeToString,
+            response_deserializer=_CLASSES["RunAggregationQueryResponse"].FromString,
+        )
 
     async def commit(self, request: Any, timeout_s: float) -> Any:
         return await self._commit(request, timeout=timeout_s, metadata=self._headers)
@@ -64,6 +70,11 @@ class LightClient:
 
     def query(self, request: Any, timeout_s: float) -> AsyncIterator[Any]:
         call = self._query(request, timeout=timeout_s, metadata=self._query_headers)
+        answers: AsyncIterator[Any] = aiter(call)
+        return answers
+
+    def count(self, request: Any, timeout_s: float) -> AsyncIterator[Any]:
+        call = self._count(request, timeout=timeout_s, metadata=self._query_headers)
         answers: AsyncIterator[Any] = aiter(call)
         return answers
 

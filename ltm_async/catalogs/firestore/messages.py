@@ -1,8 +1,9 @@
-"""Fields as protobuf has them, and as we do: texts, whole numbers, true or false, and nothing."""
+"""Fields as protobuf has them, and as we do: texts, lists of them, whole numbers, true or false,
+and nothing. Lists are written and looked up, never read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .layout import Data, Document, Range
@@ -13,6 +14,7 @@ _OURS = {"string_value", "integer_value", "boolean_value"}
 _AND = 1
 _LESS_THAN = 1
 _GREATER_THAN_OR_EQUAL = 4
+_ARRAY_CONTAINS_ANY = 9
 _ASCENDING = 1
 
 
@@ -24,8 +26,15 @@ def fill(fields: Any, data: Data) -> None:
             fields[name].null_value = 0
         elif isinstance(value, bool):
             fields[name].boolean_value = value
+        elif isinstance(value, list):
+            _fill_texts(fields[name].array_value, value)
         else:
             fields[name].integer_value = value
+
+
+def _fill_texts(array: Any, texts: Sequence[str]) -> None:
+    for text in texts:
+        array.values.add().string_value = text
 
 
 def document(message: Any) -> Document:
@@ -63,3 +72,12 @@ def ask_range(
         query.limit.value = limit
     for name in fields:
         query.select.fields.add(field_path=name)
+
+
+def ask_any(query: Any, collection: str, field: str, texts: Sequence[str]) -> None:
+    """Make *query* ask for the documents whose list *field* has one of at most 30 *texts*."""
+    query.from_.add(collection_id=collection)
+    condition = query.where.field_filter
+    condition.field.field_path = field
+    condition.op = _ARRAY_CONTAINS_ANY
+    _fill_texts(condition.value.array_value, texts)

@@ -22,6 +22,7 @@ class OfficialClient:
     commit_request = types.CommitRequest.pb()
     read_request = types.BatchGetDocumentsRequest.pb()
     query_request = types.RunQueryRequest.pb()
+    count_request = types.RunAggregationQueryRequest.pb()
 
     def __init__(self, api: FirestoreAsyncClient, database: str, emulator: str | None) -> None:
         self.database = database
@@ -56,6 +57,16 @@ class OfficialClient:
         )
         async for response in responses:
             yield types.RunQueryResponse.pb(response)
+
+    async def count(self, request: Any, timeout_s: float) -> AsyncIterator[Any]:
+        responses = await self._api.run_aggregation_query(
+            types.RunAggregationQueryRequest.wrap(request),
+            retry=None,
+            timeout=timeout_s,
+            metadata=self._headers,
+        )
+        async for response in responses:
+            yield types.RunAggregationQueryResponse.pb(response)
 
     @contextlib.contextmanager
     def answering(self, unexpected: type[Exception]) -> Iterator[None]:

@@ -38,7 +38,9 @@ MESSAGES: dict[str, tuple[Field, ...]] = {
         Field(1, "boolean_value", "bool", "value_type"),
         Field(2, "integer_value", "int64", "value_type"),
         Field(17, "string_value", "string", "value_type"),
+        Field(9, "array_value", "ArrayValue", "value_type"),
     ),
+    "ArrayValue": (Field(1, "values", "Value", many=True),),
     "Document": (
         Field(1, "name", "string"),
         Field(2, "fields", "Document.FieldsEntry", many=True),
@@ -105,6 +107,32 @@ MESSAGES: dict[str, tuple[Field, ...]] = {
         Field(1, "document", "Document"),
         Field(3, "read_time", _TIMESTAMP),
     ),
+    "StructuredAggregationQuery": (
+        Field(1, "structured_query", "StructuredQuery", "query_type"),
+        Field(3, "aggregations", "StructuredAggregationQuery.Aggregation", many=True),
+    ),
+    "StructuredAggregationQuery.Aggregation": (
+        Field(1, "count", "StructuredAggregationQuery.Aggregation.Count", "operator"),
+        Field(7, "alias", "string"),
+    ),
+    "StructuredAggregationQuery.Aggregation.Count": (
+        Field(1, "up_to", "google.protobuf.Int64Value"),
+    ),
+    "RunAggregationQueryRequest": (
+        Field(1, "parent", "string"),
+        Field(2, "structured_aggregation_query", "StructuredAggregationQuery", "query_type"),
+    ),
+    "AggregationResult": (
+        Field(2, "aggregate_fields", "AggregationResult.AggregateFieldsEntry", many=True),
+    ),
+    "AggregationResult.AggregateFieldsEntry": (
+        Field(1, "key", "string"),
+        Field(2, "value", "Value"),
+    ),
+    "RunAggregationQueryResponse": (
+        Field(1, "result", "AggregationResult"),
+        Field(3, "read_time", _TIMESTAMP),
+    ),
 }
 """Enums are declared as the numbers they are sent as."""
 _SCALARS = {
@@ -123,7 +151,7 @@ def message_classes() -> dict[str, type[Any]]:
         outer, _, inner = name.rpartition(".")
         nest = declared[outer].nested_type if outer else file.message_type
         message = declared[name] = nest.add(name=inner)
-        if inner == "FieldsEntry":
+        if inner.endswith("Entry"):
             message.options.map_entry = True
         for field in fields:
             _declare(message, field)

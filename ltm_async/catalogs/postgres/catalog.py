@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from ...dsn import Address
 from ...entry import NEVER, Expiry, prefix_end
 from ...errors import ClosedError
+from ...filters import Filter
 from ...protocols import (
     Catalog,
     CatalogStats,
     DueBlob,
     LedgerBlob,
+    Matches,
     Outcome,
     Removed,
     Reservation,
@@ -23,6 +25,8 @@ from ...protocols import (
     Written,
 )
 from ...shared import Shared
+from ...text import Query
+from ...tsearch import answer, ask, to_tsvector
 from .connecting import close, connect
 from .options import PoolKey
 
@@ -97,9 +101,10 @@ class PostgresCatalog(Catalog):
         self, namespace: str, writes: Sequence[Write], *, write_id: str
     ) -> Written:
         ordered = sorted(writes, key=_by_key)  # as the database locks them
-        keys, hashes, sizes, values, blob_ids, metadata, expiries, versions = zip(
+        keys, hashes, sizes, values, blob_ids, metadata, expiries, versions, texts = zip(
             *ordered, strict=True
         )
+        indexed = None if texts.count(None) == len(texts) else texts
         found = await self._call(
             "commit",
             namespace,
@@ -113,6 +118,8 @@ class PostgresCatalog(Catalog):
             _unless_empty([expiry.ttl_us for expiry in expiries]),
             _unless_empty([expiry.at_us for expiry in expiries]),
             _unless_empty(versions),
+            indexed and [words and to_tsvector(namespace, words) for words in indexed],
+            indexed and [words and words.count(" ") + 1 for words in indexed],
             keys=keys,
             versions=versions,
         )
@@ -169,6 +176,13 @@ class PostgresCatalog(Catalog):
             "list", namespace, prefix, after, AFTER_ALL_KEYS if end is None else end, limit
         )
         return list(map(Row._make, found))
+
+    async def search_entries(
+        self, namespace: str, query: Query, *, wanted: Filter | None, limit: int
+    ) -> Matches:
+        return answer(
+            query, await self._call("search", namespace, *ask(namespace, query, wanted, limit))
+        )
 
     async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
         return list(map(Removed._make, await self._call("expire", namespace, limit, write_id)))

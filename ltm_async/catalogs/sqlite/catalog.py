@@ -16,11 +16,13 @@ from ...errors import (
     ConflictError,
     FencedError,
 )
+from ...filters import Filter
 from ...protocols import (
     Catalog,
     CatalogStats,
     DueBlob,
     LedgerBlob,
+    Matches,
     Outcome,
     Removed,
     Reservation,
@@ -29,8 +31,10 @@ from ...protocols import (
     Write,
     Written,
 )
+from ...text import Query
 from ...worker import PerProcess
 from . import statements as sql
+from . import texts
 from .database import connect, connect_reader
 from .lane import Lane, is_undecodable, one_by_one, together
 
@@ -107,7 +111,17 @@ class SQLiteCatalog(Catalog):
             unchanged: list[str] = []
             ends: dict[str, int] = {}
             for write in writes:
-                key, content_hash, byte_size, inlined, blob_id, metadata, expiry, expected = write
+                (
+                    key,
+                    content_hash,
+                    byte_size,
+                    inlined,
+                    blob_id,
+                    metadata,
+                    expiry,
+                    expected,
+                    _,
+                ) = write
                 created_at = now
                 held_hash = held_blob_id = None
                 if key in present:
@@ -155,6 +169,7 @@ class SQLiteCatalog(Catalog):
             # No other writer is in a transaction now, so what was live is what the rows named.
             if any(row[3] is not None for row in present.values()):
                 conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, json.dumps(kept)))
+            texts.index(conn, namespace, [(write.key, write.words) for write in writes])
             return Written(version, unchanged, ends)
 
         return await self._write(commit)
@@ -232,6 +247,13 @@ class SQLiteCatalog(Catalog):
             return list(map(Row._make, conn.execute(sql.LIST, bound).fetchall()))
 
         return await self._read(page)
+
+    async def search_entries(
+        self, namespace: str, query: Query, *, wanted: Filter | None, limit: int
+    ) -> Matches:
+        return await self._read(
+            lambda conn, now: texts.search(conn, now, namespace, query, wanted, limit)
+        )
 
     async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
         def expire(conn: sqlite3.Connection, now: int) -> list[Removed]:
@@ -358,6 +380,7 @@ class SQLiteCatalog(Catalog):
         keys = json.dumps(list(live))
         (version,) = conn.execute(sql.NEXT_VERSION).fetchone()
         conn.execute(sql.DELETE, (namespace, keys))
+        texts.drop(conn, namespace, list(live))
         # What the ledger says was theirs, not what a row said: that may be another's.
         dead = dict(conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, "[]")).fetchall())
         conn.executemany(sql.ENTOMB, [(namespace, key, version, write_id, now) for key in live])

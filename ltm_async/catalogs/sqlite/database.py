@@ -60,7 +60,16 @@ CREATE TABLE ltm_version (last INTEGER NOT NULL) STRICT;
 INSERT INTO ltm_version VALUES (0);
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1,)
+_V2 = """
+CREATE TABLE ltm_texts (
+    id        INTEGER PRIMARY KEY,   -- the rowid of its words
+    namespace TEXT NOT NULL,
+    key       TEXT NOT NULL,
+    UNIQUE (namespace, key)
+) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2)
 """The script at index n leads from schema version n to n + 1 (``PRAGMA user_version``)."""
 
 

@@ -102,3 +102,32 @@ SELECT count(*) FILTER (WHERE state = 'live'),
     coalesce(sum(byte_size) FILTER (WHERE state = 'live'), 0),
     count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'dead')
 FROM ltm_blobs WHERE namespace = ?"""
+# Words are made by us, so the tokenizer has to split at spaces only. The first column marks the
+# namespace, for the index to find those of one.
+MAKE_INDEX = """
+CREATE VIRTUAL TABLE IF NOT EXISTS ltm_words USING fts5 (space, words, tokenize = 'ascii')"""
+DROP_WORDS = """
+DELETE FROM ltm_words WHERE rowid IN (
+    SELECT id FROM ltm_texts WHERE namespace = ? AND key IN (SELECT value FROM json_each(?)))"""
+DROP_TEXTS = """
+DELETE FROM ltm_texts WHERE namespace = ? AND key IN (SELECT value FROM json_each(?))"""
+NAME_TEXT = "INSERT INTO ltm_texts (namespace, key) VALUES (?, ?)"
+ADD_WORDS = "INSERT INTO ltm_words (rowid, space, words) VALUES (?, ?, ?)"
+HAS_TEXTS = "SELECT EXISTS (SELECT 1 FROM ltm_texts)"
+COUNT_TEXTS = """
+SELECT count(*) FROM (SELECT 1 FROM ltm_texts WHERE namespace = ? LIMIT ?)"""
+COUNT_WORDS = """
+SELECT count(*) FROM (SELECT 1 FROM ltm_words WHERE ltm_words MATCH ? LIMIT ?)"""
+_MATCHING = """
+FROM ltm_words AS w
+CROSS JOIN ltm_texts AS t ON t.id = w.rowid
+CROSS JOIN ltm_entries AS e ON e.namespace = t.namespace AND e.key = t.key
+WHERE w.ltm_words MATCH :match AND e.namespace = :namespace
+  AND (e.expires_at IS NULL OR e.expires_at > :now)
+  AND ltm_wanted(CAST(e.metadata AS BLOB))"""
+COUNT_MATCHES = f"SELECT count(*) FROM (SELECT 1 {_MATCHING} LIMIT :most)"
+SEARCH = f"""
+SELECT w.words, e.key, e.version, e.content_hash, e.byte_size, NULL, e.blob_id, e.metadata,
+    e.expires_at, e.created_at, e.updated_at
+{_MATCHING} AND w.rank MATCH 'bm25(0.0, 1.0)'
+ORDER BY w.rank LIMIT :limit"""

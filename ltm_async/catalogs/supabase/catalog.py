@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ...entry import NEVER, Expiry, prefix_end
 from ...errors import ClosedError
+from ...filters import Filter
 from ...protocols import (
     Catalog,
     CatalogStats,
     DueBlob,
     LedgerBlob,
+    Matches,
     Outcome,
     Removed,
     Reservation,
@@ -23,6 +25,8 @@ from ...protocols import (
     Written,
 )
 from ...shared import Shared
+from ...text import Query
+from ...tsearch import answer, ask, to_tsvector
 from .connecting import Isolation, close, connect, isolation
 from .options import NAME, AccessToken, ClientKey, check_options
 
@@ -115,9 +119,10 @@ class SupabaseCatalog(Catalog):
         self, namespace: str, writes: Sequence[Write], *, write_id: str
     ) -> Written:
         ordered = sorted(writes, key=_by_key)  # as the database locks them
-        keys, hashes, sizes, values, blob_ids, metadata, expiries, versions = zip(
+        keys, hashes, sizes, values, blob_ids, metadata, expiries, versions, texts = zip(
             *ordered, strict=True
         )
+        indexed = _unless_empty(texts)
         ((version, now_us, unchanged),) = await self._call(
             "commit",
             {
@@ -132,6 +137,9 @@ class SupabaseCatalog(Catalog):
                 "in_ttls": _unless_empty([expiry.ttl_us for expiry in expiries]),
                 "in_ends": _unless_empty([expiry.at_us for expiry in expiries]),
                 "in_versions": _unless_empty(versions),
+                "in_texts": indexed
+                and [words and to_tsvector(namespace, words) for words in indexed],
+                "in_lengths": indexed and [words and words.count(" ") + 1 for words in indexed],
             },
             keys=keys,
             versions=versions,
@@ -207,6 +215,27 @@ class SupabaseCatalog(Catalog):
             },
         )
         return list(map(Row._make, found))
+
+    async def search_entries(
+        self, namespace: str, query: Query, *, wanted: Filter | None, limit: int
+    ) -> Matches:
+        asked = ask(namespace, query, wanted, limit)
+        found = await self._call(
+            "search",
+            {
+                "in_namespace": namespace,
+                "in_query": asked.query,
+                "in_terms": asked.terms,
+                "in_words": asked.words,
+                "in_prefixes": asked.prefixes,
+                "in_path": asked.path,
+                "in_variables": asked.variables,
+                "in_best": asked.limit,
+                "in_most": asked.most,
+                "in_counted": asked.counted,
+            },
+        )
+        return answer(query, found)
 
     async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
         found = await self._call(
