@@ -3,7 +3,7 @@
 One definition for all catalogs, which only find the entries that may match. A word is a run of
 letters and digits, compared without case and in Unicode's compatibility form; each character of a
 script that writes without spaces is a word by itself. The text of an entry is its key and the
-strings in its value (not the names of members), up to 2,000 words.
+strings in its value (not the names of members), up to 2,000 words from its first 100,000 parts.
 
 A query is words and phrases:
 
@@ -29,6 +29,8 @@ from .errors import InvalidEntryError
 
 MAX_WORDS = 2_000
 """Of one entry; what comes after them is not found."""
+MAX_PARTS = 100_000
+"""Strings, numbers, objects and lists of one value that are looked at for words."""
 MAX_WORD = 64
 """Characters of a word; the rest of a longer one is left out."""
 MAX_PLACES = 255
@@ -123,14 +125,16 @@ def text_of(key: str, value: object) -> str:
 
 def _strings(value: object) -> Iterator[str]:
     nodes: list[object] = [value]
-    while nodes:
+    left = MAX_PARTS
+    while nodes and left:
         node = nodes.pop()
+        left -= 1
         if isinstance(node, str):
             yield node
         elif isinstance(node, dict):
-            nodes.extend(node[name] for name in sorted(node, reverse=True))
+            nodes.extend(node[name] for name in sorted(node, reverse=True)[-left:])
         elif isinstance(node, list):
-            nodes.extend(reversed(node))
+            nodes.extend(reversed(node[:left]))
 
 
 def parse_query(given: object) -> Query:

@@ -229,6 +229,7 @@ def test_a_folded_word_is_its_own_folding() -> None:
 def test_a_text_has_its_first_words_only_and_stops_looking() -> None:
     parts = ["w " * 1_500] * 1_000_000  # the same list a million times over
     assert text_of("k", parts).split() == ["k", *["w"] * (MAX_WORDS - 1)]
+    assert text_of("k", [[0] * 99_997, "last", "beyond"]) == "k last"
     assert text_of("k", {"b": ["two"], "a": "one", "c": [1, None, True]}) == "k one two"
 
 
