@@ -75,6 +75,7 @@ def test_a_memory_on_a_server_from_its_first_entry_to_its_last(
 ) -> None:
     if catalog == "postgres":
         database: Database = request.getfixturevalue("database")
+        database.clock_at(system_clock())
         url = f"{database.dsn}?schema={database.schema}"
     elif catalog == "supabase":
         project: Project = request.getfixturevalue("project")
