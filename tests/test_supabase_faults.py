@@ -105,7 +105,7 @@ def said(code: str, status: int, message: str = "words", **more: str) -> Answer:
         (said("PGRST102", 400, CANARY), StoreError, "400 and PGRST102"),
         (Answer(status=404, body=b"not found"), StoreError, "404"),
         (Answer(status=200, body=b"<html>"), OutcomeUnknownError, "no JSON"),
-        (Answer(status=204), StoreError, "204"),
+        (Answer(status=204), OutcomeUnknownError, "204"),
     ],
 )
 async def test_what_an_answer_means(
@@ -197,6 +197,14 @@ async def test_a_statement_that_takes_longer_than_the_role_may_is_unavailable(
     finally:
         project.run("ROLLBACK")
         await allow("8s")
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b"7", b"null", b'{"version": [], "open": 1}'])
+async def test_another_service_is_no_catalog(
+    project: Project, proxy: HttpProxy, body: bytes
+) -> None:
+    proxy.plan = lambda number, asked: Answer(status=200, body=body)
+    assert "is no catalog" in str(await failure_of(project.catalog(url=proxy.endpoint_url)))
 
 
 # Where nothing answers

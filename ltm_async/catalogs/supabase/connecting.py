@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import ConfigError, MissingDriverError, StoreError
 from ...schema import VERSION
@@ -50,16 +49,21 @@ class Isolation(NamedTuple):
 
 
 async def isolation(client: Client) -> Isolation:
-    return _isolation(await client.call("ltm_check", {}))
+    _, found = await _look(client)
+    return found
 
 
-def _isolation(found: Mapping[str, Any]) -> Isolation:
-    return Isolation(found["role"], ", ".join(found["open"]))
+async def _look(client: Client) -> tuple[int, Isolation]:
+    """The version of the schema, and what keeps users apart in it."""
+    found = await client.call("ltm_check", {})
+    try:
+        return int(found["version"]), Isolation(found["role"], ", ".join(found["open"]))
+    except (KeyError, TypeError, ValueError):
+        raise StoreError(f"{NAME}: what answers there is no catalog", store=NAME) from None
 
 
 async def _check(client: Client, key: ClientKey) -> None:
-    found = await client.call("ltm_check", {})
-    version = found["version"]
+    version, (role, open_tables) = await _look(client)
     if version > VERSION:
         raise ConfigError(
             f"the catalog has schema version {version}, this release knows up to {VERSION}: "
@@ -71,7 +75,6 @@ async def _check(client: Client, key: ClientKey) -> None:
             "what `ltm schema supabase` prints",
             store=NAME,
         )
-    role, open_tables = _isolation(found)
     if open_tables and not key.service_role:
         logger.warning(
             "%s: row-level security does not keep the users of role %s apart in %s: run what "

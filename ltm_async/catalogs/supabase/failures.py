@@ -102,7 +102,7 @@ def _refuse_by_status(reply: Reply, code: str) -> NoReturn:
     if reply.status == 403:
         raise AccessDeniedError(f"{NAME}: refused with HTTP status 403", store=NAME)
     named = f"HTTP status {reply.status}" + (f" and {code[:20]}" if code else "")
-    if reply.status >= 500 or reply.status == 408:
+    if reply.status >= 500 or reply.status == 408 or reply.status < 300:
         raise OutcomeUnknownError(f"{NAME}: answered with {named}", store=NAME)
     raise StoreError(f"{NAME}: refused with {named}", store=NAME)
 
