@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .blobs.gcs import GCSBlobStore
     from .blobs.local import LocalBlobStore
     from .blobs.memory import MemoryBlobStore
+    from .blobs.obstore import AzureBlobStore, ObstoreGCSBlobStore, ObstoreS3BlobStore
     from .blobs.s3 import S3BlobStore
     from .catalogs.firestore import FirestoreCatalog
     from .catalogs.memory import MemoryCatalog
@@ -50,6 +51,7 @@ _HOMES = {
     "blobs.gcs": ("GCSBlobStore",),
     "blobs.local": ("LocalBlobStore",),
     "blobs.memory": ("MemoryBlobStore",),
+    "blobs.obstore": ("AzureBlobStore", "ObstoreGCSBlobStore", "ObstoreS3BlobStore"),
     "blobs.s3": ("S3BlobStore",),
     "catalogs.firestore": ("FirestoreCatalog",),
     "catalogs.memory": ("MemoryCatalog",),
@@ -84,6 +86,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AccessDeniedError",
+    "AzureBlobStore",
     "BlobStore",
     "BlockingCallError",
     "Catalog",
@@ -102,6 +105,8 @@ __all__ = [
     "MemoryBlobStore",
     "MemoryCatalog",
     "MissingDriverError",
+    "ObstoreGCSBlobStore",
+    "ObstoreS3BlobStore",
     "OutcomeUnknownError",
     "PostgresCatalog",
     "RateLimitedError",

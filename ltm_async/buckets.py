@@ -14,6 +14,9 @@ from .hosts import is_loopback
 MAX_PREFIX_BYTES = 512
 """Of the 1,024 that an object's name may have."""
 
+_S3_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_GCS_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
+_LIKE_AN_IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\]")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
 
@@ -44,6 +47,31 @@ def _check_prefix(prefix: str) -> None:
         raise ConfigError("uri has '?' or '#' in its prefix; options are arguments of their own")
     if len(prefix.encode()) > MAX_PREFIX_BYTES:
         raise ConfigError(f"uri has a prefix of over {MAX_PREFIX_BYTES} bytes")
+
+
+def check_s3_bucket(bucket: str) -> None:
+    """Refuse what is no bucket's name in S3."""
+    if "@" in bucket:
+        raise ConfigError("uri takes no credentials; give access_key_id and secret_access_key")
+    if not _S3_BUCKET.fullmatch(bucket) or ".." in bucket or _LIKE_AN_IPV4.fullmatch(bucket):
+        raise ConfigError(
+            "uri has no valid bucket: 3 to 63 lower-case letters, digits, dots and hyphens, a "
+            "letter or digit first and last, no two dots together and no IP address"
+        )
+
+
+def check_gcs_bucket(bucket: str) -> None:
+    """Refuse what is no bucket's name in Google Cloud Storage."""
+    parts = bucket.split(".")
+    if (
+        not _GCS_BUCKET.fullmatch(bucket)
+        or not all(0 < len(part) <= 63 for part in parts)
+        or _LIKE_AN_IPV4.fullmatch(bucket)
+    ):
+        raise ConfigError(
+            "uri has no valid bucket: 3 to 63 lower-case letters, digits, '-' and '_', a letter "
+            "or digit first and last; or several such names with dots between them, up to 222"
+        )
 
 
 def check_endpoint(name: str, url: str, *, allow_http: bool) -> str:

@@ -144,8 +144,60 @@ BLOB_STORES: Mapping[str, Adapter] = {
         },
         driver_comes_later=True,
     ),
+    "az": Adapter(
+        "blobs.obstore",
+        "AzureBlobStore",
+        "azure",
+        {
+            "uri": Option(required=True),
+            "account_name": Option(),
+            "account_key": Option(secret=True),
+            "sas_token": Option(secret=True),
+            "connection_string": Option(secret=True),
+            "endpoint_url": Option(),
+            "ca_file": Option(),
+            "allow_http": Option(kind=bool),
+        },
+        driver_comes_later=True,
+    ),
 }
-ADAPTERS = {adapter.name: adapter for adapter in (*CATALOGS.values(), *BLOB_STORES.values())}
+OBSTORE_BLOB_STORES: Mapping[str, Adapter] = {
+    "s3": Adapter(
+        "blobs.obstore",
+        "ObstoreS3BlobStore",
+        "obstore",
+        {
+            "uri": Option(required=True),
+            "endpoint_url": Option(),
+            "region": Option(),
+            "access_key_id": Option(secret=True),
+            "secret_access_key": Option(secret=True),
+            "session_token": Option(secret=True),
+            "ca_file": Option(),
+            "allow_http": Option(kind=bool),
+        },
+        driver_comes_later=True,
+    ),
+    "gs": Adapter(
+        "blobs.obstore",
+        "ObstoreGCSBlobStore",
+        "obstore",
+        {
+            "uri": Option(required=True),
+            "endpoint_url": Option(),
+            "service_file": Option(),
+            "token": Option(secret=True),
+            "ca_file": Option(),
+            "allow_http": Option(kind=bool),
+        },
+        driver_comes_later=True,
+    ),
+}
+"""Those of ``driver=obstore``."""
+ADAPTERS = {
+    adapter.name: adapter
+    for adapter in (*CATALOGS.values(), *BLOB_STORES.values(), *OBSTORE_BLOB_STORES.values())
+}
 
 
 def plan_catalog(spec: object) -> Callable[[], Catalog]:
@@ -201,11 +253,24 @@ def plan_blob_store(spec: object) -> Callable[[], BlobStore]:
         config["root"] = rest
     elif scheme == "memory" and rest:
         raise ConfigError("storage_uri 'memory:' takes nothing after its colon")
-    elif scheme in {"s3", "gs"}:
+    elif scheme in {"s3", "gs", "az"}:
         location, _, query = rest.partition("?")
         config["uri"] = f"{scheme}://{location}"
         _add_query("storage_uri", query, config, BLOB_STORES[scheme].options)
-    return _plan("storage_uri", BLOB_STORES, scheme, config)
+    known = _stores_by_driver(scheme, config)
+    return _plan("storage_uri", known, scheme, config)
+
+
+def _stores_by_driver(scheme: str, config: dict[str, Any]) -> Mapping[str, Adapter]:
+    """The blob stores that use the driver which *config* names; the name is taken out."""
+    if scheme not in OBSTORE_BLOB_STORES or "driver" not in config:
+        return BLOB_STORES
+    driver = config.pop("driver")
+    if driver != "obstore":
+        raise ConfigError(
+            f"storage_uri {scheme!r}: driver is {shown(driver)}, it can be 'obstore' or left out"
+        )
+    return OBSTORE_BLOB_STORES
 
 
 def _plan(

@@ -20,12 +20,19 @@ from ltm_async import (
 from ltm_async.protocols import BlobStore, Catalog
 from ltm_async.testing import Faults, ManualClock, faulty_blob_store, faulty_catalog
 
-from . import places
+from . import azure_stores, places
 from .s3_stores import store_on
 from .servers.firestore import new_project
 
 EMBEDDED_PAIRS = ("sqlite+local", "sqlite memory+memory", "memory+memory")
-PAIRS = (*EMBEDDED_PAIRS, "postgres+local", "postgres+s3", "supabase+local", "firestore+gcs")
+PAIRS = (
+    *EMBEDDED_PAIRS,
+    "postgres+local",
+    "postgres+s3",
+    "supabase+local",
+    "firestore+gcs",
+    "sqlite+azure",
+)
 QUICK = RetryPolicy(base_s=0.001, cap_s=0.002, throttled_base_s=0.001)
 
 
@@ -96,6 +103,8 @@ def _blob_store(name: str, folder: pathlib.Path, clock: ManualClock) -> BlobStor
             return MemoryBlobStore(clock=clock)
         case "s3":
             return store_on(places.s3())
+        case "azure":
+            return azure_stores.store_on(places.azure())
         case "gcs":
             server = places.gcs()
             server.clock = clock

@@ -11,6 +11,7 @@ from ltm_async.clock import system_clock
 
 from .databases import Database
 from .projects import Project
+from .servers.azurite import Azurite
 from .servers.gcs import GcsServer
 from .servers.ministack import MiniStack
 
@@ -20,6 +21,7 @@ FIXTURES = {
     "firestore": "firestore_server",
     "s3": "s3_server",
     "gcs": "gcs_server",
+    "azure": "azure_server",
 }
 _here: dict[str, Any] = {}
 
@@ -52,6 +54,12 @@ def project() -> Project:
 def s3() -> MiniStack:
     found = _here["s3"]
     assert isinstance(found, MiniStack)
+    return found
+
+
+def azure() -> Azurite:
+    found = _here["azure"]
+    assert isinstance(found, Azurite)
     return found
 
 

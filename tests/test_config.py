@@ -331,7 +331,7 @@ def test_local_storage(storage: Any, root: str) -> None:
         ("", "storage_uri is not the path of a folder"),
         ("file://", "storage_uri is not the path of a folder"),
         ("a\0b", "storage_uri is not the path of a folder"),
-        ("ftp://host/x", "storage_uri: there is no 'ftp'; there are file, memory, s3, gs"),
+        ("ftp://host/x", "storage_uri: there is no 'ftp'; there are file, memory, s3, gs, az"),
         ("memory://x", "storage_uri 'memory:' takes nothing after its colon"),
         ({"uri": 5}, "storage needs the key 'uri', such as './blobs'"),
         ({}, "storage needs the key 'uri', such as './blobs'"),

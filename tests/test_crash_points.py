@@ -71,7 +71,7 @@ FEWER = (
 )
 """On stores that take long: those that leave most behind, unless all are asked for."""
 SLOW = FEWER if FEWER is MODES else (Mode.KILL_AFTER.value,)
-"""On stores that others have been tried with, the catalog with slow ones of its own too."""
+"""On stores that have been tried with others: a catalog, or blobs, with slow ones."""
 IN_PROCESS = tuple(mode for mode in MODES if mode not in KILLS)
 
 
@@ -101,6 +101,7 @@ SETTINGS = (
     Setting("supabase+s3", SLOW, retries=False, stores="supabase+s3"),
     Setting("firestore+local", SLOW, retries=False, stores="firestore+local"),
     Setting("firestore+gcs", FEWER, retries=False, stores="firestore+gcs"),
+    Setting("sqlite+azure", SLOW, retries=False, stores="sqlite+azure"),
 )
 
 
@@ -269,6 +270,23 @@ class FirestoreRows(Rows):
         return ProjectPlace(self._host, project)
 
 
+class SQLiteRows(Rows):
+    """In one file, copied into another."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count()
+        self.template = [str(folder / "template.db")]
+
+    def clock(self) -> ManualClock:
+        return ManualClock()
+
+    def copied(self) -> Sequence[Any]:
+        path = self._folder / f"{next(self._numbers)}.db"
+        shutil.copyfile(self.template[0], path)
+        return [str(path)]
+
+
 class FileScene(Scene):
     """Copies of one folder."""
 
@@ -313,8 +331,11 @@ def scene_of(
             scene: Scene = request.getfixturevalue("scene")
             return scene
         of_catalog, of_blobs = stores.split("+")
+        folder = tmp_path_factory.mktemp("scene")
         rows: Rows
-        if of_catalog == "postgres":
+        if of_catalog == "sqlite":
+            rows = SQLiteRows(folder)
+        elif of_catalog == "postgres":
             server = request.getfixturevalue("postgres_server")
             rows = PostgresRows(server, request.getfixturevalue("console"))
         elif of_catalog == "supabase":
@@ -326,8 +347,9 @@ def scene_of(
             buckets.known["s3"] = buckets.S3Buckets(request.getfixturevalue("s3_server"))
         elif of_blobs == "gcs":
             buckets.known["gs"] = buckets.GcsBuckets(request.getfixturevalue("gcs_server"))
-        scheme = {"s3": "s3", "gcs": "gs"}.get(of_blobs)
-        folder = tmp_path_factory.mktemp("scene")
+        elif of_blobs == "azure":
+            buckets.known["az"] = buckets.AzureContainers(request.getfixturevalue("azure_server"))
+        scheme = {"s3": "s3", "gcs": "gs", "azure": "az"}.get(of_blobs)
         return ServerScene(folder, stores, rows, buckets.known[scheme] if scheme else None)
 
     def find(stores: str) -> Scene:

@@ -250,3 +250,14 @@ def test_the_options_of_gcs_are_those_there_are() -> None:
     table = section("Google Cloud Storage").split("| option |")[1]
     names = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
     assert {*names, "uri"} == set(registry.BLOB_STORES["gs"].options)
+
+
+def test_the_options_of_azure_and_of_obstore_are_those_there_are() -> None:
+    text = section("Azure Blob Storage and obstore")
+    names = "".join(re.findall(r"^\| (`.*?) \|", text.split("| option |")[1], re.MULTILINE))
+    azure = registry.BLOB_STORES["az"]
+    assert {*re.findall(r"`(\w+)`", names), "uri"} == set(azure.options)
+    for adapter in registry.OBSTORE_BLOB_STORES.values():
+        (said,) = re.findall(rf"`{adapter.name}` with(.*?)(?:`Obstore|and both)", text, re.DOTALL)
+        shared = {"uri", "ca_file", "allow_http"}
+        assert {*re.findall(r"`(\w+)`", said), *shared} == set(adapter.options)

@@ -18,7 +18,11 @@ from collections.abc import Callable, Iterator
 import botocore.exceptions
 import pytest
 
+from ltm_async import AccessDeniedError
+
+from .azure_stores import store_on
 from .servers import postgres
+from .servers.azurite import Azurite
 from .servers.http_proxy import Answer, HttpProxy, error
 from .servers.ministack import Key, MiniStack
 from .servers.need import missing
@@ -183,6 +187,34 @@ def test_pgbouncer_pools_transactions(
     assert asked == "2"
     socket_port = query(pgbouncer_server, postgres_server.programs, "SELECT inet_server_port()")
     assert int(socket_port) == postgres_server.port
+
+
+# Azure
+
+
+@pytest.mark.parametrize("permissions", ["rwdl", "r", "wdl"])
+async def test_azure_checks_signatures_and_permissions(
+    azure_server: Azurite, permissions: str
+) -> None:
+    container = azure_server.new_container()
+    azure_server.put(container, "k", b"body")
+    sas = azure_server.new_sas_token(container, permissions)
+    blobs = store_on(azure_server, container, prefix="", account_key=None, sas_token=sas)
+    for allowed, call in (("r", blobs.get("k", limit=9)), ("w", blobs.put("x", b"x"))):
+        if allowed in permissions:
+            await call
+        else:
+            with pytest.raises(AccessDeniedError):
+                await call
+    await blobs.aclose()
+    forged = store_on(azure_server, container, prefix="", account_key="d3Jvbmc=")
+    with pytest.raises(AccessDeniedError):
+        await forged.get("k", limit=9)
+    await forged.aclose()
+
+
+def test_azure_listens_on_its_own_port_of_loopback_alone(azure_server: Azurite) -> None:
+    assert listening(azure_server.pid) == [("0100007F", azure_server.port)]
 
 
 # S3

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from ltm_async import (
+    AzureBlobStore,
     BlobStore,
     Catalog,
     GCSBlobStore,
@@ -16,6 +17,8 @@ from ltm_async import (
     LTMError,
     MemoryBlobStore,
     MemoryCatalog,
+    ObstoreGCSBlobStore,
+    ObstoreS3BlobStore,
     RetryPolicy,
     S3BlobStore,
     SQLiteCatalog,
@@ -57,6 +60,9 @@ def adapters_fit_their_protocols() -> None:
     accepts_blob_store(MemoryBlobStore(clock=clock))
     accepts_blob_store(S3BlobStore("s3://bucket/prefix/", region="eu-west-1", path_style=True))
     accepts_blob_store(GCSBlobStore("gs://bucket/prefix/", service_file=None, max_connections=5))
+    accepts_blob_store(AzureBlobStore("az://container/prefix/", account_name="me"))
+    accepts_blob_store(ObstoreS3BlobStore("s3://bucket/prefix/", region="eu-west-1"))
+    accepts_blob_store(ObstoreGCSBlobStore("gs://bucket/prefix/", service_file=None))
     accepts_blob_store(faulty_blob_store(MemoryBlobStore(), Faults()))
 
 

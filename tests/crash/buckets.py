@@ -90,3 +90,23 @@ class GcsBuckets(Server):
     def write(self, bucket: str, objects: Mapping[str, bytes]) -> None:
         for name, data in objects.items():
             self._server.put(bucket, name, data)
+
+
+class AzureContainers(Server):
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    def place(self) -> BucketPlace:
+        options = {
+            "endpoint_url": self._server.endpoint_url,
+            "account_name": self._server.account_name,
+            "account_key": self._server.account_key,
+        }
+        return BucketPlace(f"az://{self._server.new_container()}/", options)
+
+    def read(self, bucket: str) -> Mapping[str, bytes]:
+        return {name: self._server.read(bucket, name) for name in self._server.names(bucket)}
+
+    def write(self, bucket: str, objects: Mapping[str, bytes]) -> None:
+        for name, data in objects.items():
+            self._server.put(bucket, name, data)

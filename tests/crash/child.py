@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import ltm_async.blobs.gcs.client
 import ltm_async.blobs.local
+import ltm_async.blobs.obstore.requests
 import ltm_async.blobs.s3.driver
 import ltm_async.catalogs.firestore.documents
 import ltm_async.catalogs.postgres.pool

@@ -98,23 +98,27 @@ def look_at(pair: Pair) -> Look:
     if isinstance(pair, InMemory):
         return _look_in_memory(pair)
     if isinstance(pair, OnServers):
-        on_firestore = pair.places.of_catalog == "firestore"
-        look = look_into_firestore if on_firestore else look_into_postgres
+        look = {
+            "firestore": look_into_firestore,
+            "postgres": look_into_postgres,
+            "supabase": look_into_postgres,
+            "sqlite": look_into_sqlite,
+        }[pair.places.of_catalog]
         rows, ledger = look(pair.places.catalog)
         return Look(rows, ledger, buckets.objects(pair.places))
     raise TypeError(f"nobody knows how to look into {pair!r}")
 
 
 def _look_at_files(pair: Files) -> Look:
-    with contextlib.closing(sqlite3.connect(pair.catalog_path)) as conn:
+    return Look(*look_into_sqlite([pair.catalog_path]), buckets.files_in(pair.blob_root))
+
+
+def look_into_sqlite(place: Sequence[Any]) -> tuple[list[Row], list[Ledgered]]:
+    with contextlib.closing(sqlite3.connect(place[0])) as conn:
         assert conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         rows = conn.execute(f"SELECT {', '.join(Row._fields)} FROM ltm_entries ORDER BY 1, 2")
         ledger = conn.execute(f"SELECT {', '.join(Ledgered._fields)} FROM ltm_blobs ORDER BY 1, 2")
-        return Look(
-            list(map(Row._make, rows)),
-            list(map(Ledgered._make, ledger)),
-            buckets.files_in(pair.blob_root),
-        )
+        return list(map(Row._make, rows)), list(map(Ledgered._make, ledger))
 
 
 def look_into_postgres(place: Sequence[Any]) -> tuple[list[Row], list[Ledgered]]:

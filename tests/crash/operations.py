@@ -14,6 +14,7 @@ from ltm_async import LTMBackend
 from ltm_async.blobs.gcs import GCSBlobStore
 from ltm_async.blobs.local import LocalBlobStore
 from ltm_async.blobs.memory import MemoryBlobStore
+from ltm_async.blobs.obstore import AzureBlobStore
 from ltm_async.blobs.s3 import S3BlobStore
 from ltm_async.catalogs.firestore import FirestoreCatalog
 from ltm_async.catalogs.memory import MemoryCatalog
@@ -225,7 +226,7 @@ class Places(NamedTuple):
     """Such as ``postgres+s3``."""
     folder: str
     catalog: Sequence[Any]
-    """The fields of a ``DatabasePlace``, a ``RestPlace`` or a ``ProjectPlace``."""
+    """The fields of a ``DatabasePlace``, ``RestPlace`` or ``ProjectPlace``, or a file's path."""
     bucket: Sequence[Any] = ()
     """The fields of a ``BucketPlace``, unless the blobs are in the folder."""
 
@@ -235,7 +236,7 @@ class Places(NamedTuple):
 
 
 class OnServers(Pair):
-    """A catalog on a server, and blobs in a folder or in a bucket."""
+    """A catalog on a server or in a file, and blobs in a folder or in a bucket."""
 
     def __init__(self, places: Places) -> None:
         self.places = places
@@ -255,6 +256,8 @@ class OnServers(Pair):
             catalog = PostgresCatalog(database.dsn, schema=database.schema)
         elif self.places.of_catalog == "supabase":
             catalog = RestPlace(*self.places.catalog).catalog()
+        elif self.places.of_catalog == "sqlite":
+            catalog = SQLiteCatalog(self.places.catalog[0], clock=clock)
         else:
             project = ProjectPlace(*self.places.catalog)
             os.environ["FIRESTORE_EMULATOR_HOST"] = project.host
@@ -262,12 +265,18 @@ class OnServers(Pair):
         if not self.places.bucket:
             return catalog, LocalBlobStore(Path(self.places.folder) / "blobs", clock=clock)
         uri, options = self.places.bucket
-        kind = S3BlobStore if uri.startswith("s3:") else GCSBlobStore
-        return catalog, kind(uri, **options)
+        return catalog, BLOB_STORES[uri.partition(":")[0]](uri, **options)
 
     async def close(self, catalog: Catalog, blobs: BlobStore) -> None:
         await blobs.aclose()
         await catalog.aclose()
+
+
+BLOB_STORES: Mapping[str, Callable[..., BlobStore]] = {
+    "az": AzureBlobStore,
+    "gs": GCSBlobStore,
+    "s3": S3BlobStore,
+}
 
 
 class InMemory(Pair):

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from .azurite import Azurite
 from .certificates import write_certificates
 from .firestore import Firestore
 from .gcs import GcsServer
@@ -69,6 +70,13 @@ def firestore_server() -> Iterator[Firestore]:
 def gcs_server() -> Iterator[GcsServer]:
     """A GCS over HTTP, which is ours and always there."""
     with GcsServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[Azurite]:
+    """An Azure Blob Storage over HTTP."""
+    with Azurite() as server:
         yield server
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 
-from ...buckets import check_endpoint, is_printable, split_uri
+from ...buckets import check_endpoint, check_gcs_bucket, is_printable, split_uri
 from ...entry import shown
 from ...errors import ConfigError
 
@@ -16,9 +15,6 @@ EMULATOR = "STORAGE_EMULATOR_HOST"
 EMULATOR_TOKEN = "STORAGE_EMULATOR_TOKEN"  # noqa: S105  # its name
 CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
 MAX_CONNECTIONS = 1_000
-
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
-_LIKE_AN_IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +37,7 @@ class Options:
 def check_location(uri: object) -> tuple[str, str]:
     """The bucket and the prefix, which is empty or ends in a slash, of ``gs://bucket/prefix/``."""
     bucket, prefix = split_uri(uri, "gs")
-    parts = bucket.split(".")
-    if (
-        not _BUCKET.fullmatch(bucket)
-        or not all(0 < len(part) <= 63 for part in parts)
-        or _LIKE_AN_IPV4.fullmatch(bucket)
-    ):
-        raise ConfigError(
-            "uri has no valid bucket: 3 to 63 lower-case letters, digits, '-' and '_', a letter "
-            "or digit first and last; or several such names with dots between them, up to 222"
-        )
+    check_gcs_bucket(bucket)
     return bucket, prefix
 
 

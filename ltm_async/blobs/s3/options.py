@@ -8,6 +8,7 @@ import re
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
+from ...buckets import check_s3_bucket
 from ...entry import shown
 from ...errors import ConfigError
 
@@ -15,8 +16,6 @@ MAX_PREFIX_BYTES = 512
 """Of the 1,024 that a key may have."""
 MAX_CONNECTIONS = 1_000
 
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_LIKE_AN_IPV4 = re.compile(r"\d+\.\d+\.\d+\.\d+")
 _REGION = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\]")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
@@ -52,22 +51,12 @@ def check_location(uri: object) -> tuple[str, str]:
     if scheme != "s3" or not separator:
         raise ConfigError("uri must start with s3://")
     bucket, _, prefix = location.partition("/")
-    _check_bucket(bucket)
+    check_s3_bucket(bucket)
     if not prefix:
         return bucket, ""
     prefix = prefix.removesuffix("/") + "/"
     _check_prefix(prefix)
     return bucket, prefix
-
-
-def _check_bucket(bucket: str) -> None:
-    if "@" in bucket:
-        raise ConfigError("uri takes no credentials; give access_key_id and secret_access_key")
-    if not _BUCKET.fullmatch(bucket) or ".." in bucket or _LIKE_AN_IPV4.fullmatch(bucket):
-        raise ConfigError(
-            "uri has no valid bucket: 3 to 63 lower-case letters, digits, dots and hyphens, a "
-            "letter or digit first and last, no two dots together and no IP address"
-        )
 
 
 def _check_prefix(prefix: str) -> None:
