@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...errors import ConfigError, MissingDriverError, StoreError
 from ...schema import VERSION
 from ...tls import default_context
+from ...transfer import both
 from ...worker import aside
 from .options import NAME, ClientKey
 
@@ -24,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 async def connect(key: ClientKey) -> Client:
     """A client whose server has this release's functions; it warns if rows are not kept apart."""
-    tls = await default_context()
-    client = (await aside(_load))(key, tls)
+    await both(default_context(), aside(_load))  # both keep what they have made
+    client = _load()(key, await default_context())
     try:
         await _check(client, key)
     except BaseException:
