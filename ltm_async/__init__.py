@@ -9,12 +9,14 @@ TYPE_CHECKING = False  # type checkers take it for True; typing itself costs 8 m
 if TYPE_CHECKING:
     from typing import Any
 
+    from .actions import register_actions
     from .backend import LTMBackend
     from .blobs.gcs import GCSBlobStore
     from .blobs.local import LocalBlobStore
     from .blobs.memory import MemoryBlobStore
     from .blobs.obstore import AzureBlobStore, ObstoreGCSBlobStore, ObstoreS3BlobStore
     from .blobs.s3 import S3BlobStore
+    from .cache import Cache, SyncCache
     from .catalogs.firestore import FirestoreCatalog
     from .catalogs.memory import MemoryCatalog
     from .catalogs.postgres import PostgresCatalog
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from .errors import (
         AccessDeniedError,
         BlockingCallError,
+        CachedFailureError,
         ClosedError,
         ConfigError,
         ConflictError,
@@ -47,12 +50,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "actions": ("register_actions",),
     "backend": ("LTMBackend",),
     "blobs.gcs": ("GCSBlobStore",),
     "blobs.local": ("LocalBlobStore",),
     "blobs.memory": ("MemoryBlobStore",),
     "blobs.obstore": ("AzureBlobStore", "ObstoreGCSBlobStore", "ObstoreS3BlobStore"),
     "blobs.s3": ("S3BlobStore",),
+    "cache": ("Cache", "SyncCache"),
     "catalogs.firestore": ("FirestoreCatalog",),
     "catalogs.memory": ("MemoryCatalog",),
     "catalogs.postgres": ("PostgresCatalog",),
@@ -62,6 +67,7 @@ _HOMES = {
     "errors": (
         "AccessDeniedError",
         "BlockingCallError",
+        "CachedFailureError",
         "ClosedError",
         "ConfigError",
         "ConflictError",
@@ -89,6 +95,8 @@ __all__ = [
     "AzureBlobStore",
     "BlobStore",
     "BlockingCallError",
+    "Cache",
+    "CachedFailureError",
     "Catalog",
     "ClosedError",
     "ConfigError",
@@ -115,6 +123,7 @@ __all__ = [
     "SQLiteCatalog",
     "StoreError",
     "SupabaseCatalog",
+    "SyncCache",
     "SyncLTMBackend",
     "UnavailableError",
     "__version__",
@@ -123,6 +132,7 @@ __all__ = [
     "create_ltm_backend",
     "handler",
     "preload",
+    "register_actions",
     "run",
 ]
 

@@ -9,6 +9,7 @@
     ├── ClosedError                      used after it was closed
     ├── BlockingCallError (RuntimeError) a blocking call that would stop or deadlock a loop
     ├── ConflictError                    a compare-and-swap found another version
+    ├── CachedFailureError               an action failed a while ago, which the cache remembers
     └── StoreError                       a catalog or blob store failed
         ├── UnavailableError             certainly not done; may work later
         │   └── RateLimitedError         the same, with the wait the store asked for
@@ -79,6 +80,18 @@ class ConflictError(LTMError):
         wanted = f"version {expected}" if expected else "no entry"
         seen = "there is none" if found is None else f"it has version {found}"
         return cls(f"expected {wanted} under this key, but {seen}", key=key, version=found)
+
+
+class CachedFailureError(LTMError):
+    """The action failed a while ago; the cache was asked to remember it and did not run it again.
+
+    Attributes:
+        error_type: The name of the exception's class.
+    """
+
+    def __init__(self, message: str, *, error_type: str = "") -> None:
+        super().__init__(message)
+        self.error_type = error_type
 
 
 class StoreError(LTMError):

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 from .errors import BlockingCallError
 from .resting import HEAR_SIGNALS_EVERY_S, RestingLoop
 from .signals import Postponed
+from .worker import PerProcess
 
 T = TypeVar("T")
 
@@ -178,3 +179,11 @@ class Portal:
                     loop.run_out()
                 finally:
                     self._turn.release()
+
+
+_portals = PerProcess(Portal)
+
+
+def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], *, allow_blocking: bool = False) -> T:
+    """:meth:`Portal.run` of the one that all blocking calls of this process share."""
+    return _portals.get().run(make, allow_blocking=allow_blocking)

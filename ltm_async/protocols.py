@@ -13,10 +13,10 @@ Cancellation passes through and leaves a call done or not done, never half.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from .entry import Expiry
+from .entry import MAX_VALUE_BYTES, Expiry
 from .errors import ConfigError, StoreError
 from .filters import Filter
 from .text import Query, Term, Text
@@ -382,3 +382,16 @@ class BlobStore(Protocol):
     def uri(self, path: str) -> str:
         """The storage URI of *path*: for people, never read back."""
         ...
+
+    async def read_into(self, path: str, sink: Callable[[bytes], object]) -> bool:
+        """Give *sink* the object at *path* piece by piece, of any size; False when there is none.
+
+        A store without a way to stream reads it at once, up to the size of the largest value.
+        """
+        data = await self.get(path, limit=MAX_VALUE_BYTES + 1)
+        if data is None:
+            return False
+        if len(data) > MAX_VALUE_BYTES:
+            raise StoreError(f"{self.name}: an object is too large to be read at once")
+        sink(data)
+        return True

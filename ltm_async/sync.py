@@ -10,16 +10,13 @@ from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from .backend import LTMBackend
-from .portal import Portal
+from .portal import run_blocking
 from .protocols import BlobStore, Catalog
 from .results import Result
 from .retry import RetryPolicy
-from .worker import PerProcess
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_portals = PerProcess(Portal)
 
 
 def _blocking(
@@ -178,4 +175,9 @@ class SyncLTMBackend:
     stats = _blocking(LTMBackend.stats)
 
     def _run(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return _portals.get().run(make, allow_blocking=self._allow_blocking)
+        return run_blocking(make, allow_blocking=self._allow_blocking)
+
+
+def unblocked(ltm: SyncLTMBackend) -> tuple[LTMBackend, bool]:
+    """The backend behind *ltm*, and whether blocking calls may stop a loop."""
+    return ltm._ltm, ltm._allow_blocking

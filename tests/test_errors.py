@@ -16,6 +16,7 @@ import ltm_async
 from ltm_async import (
     AccessDeniedError,
     BlockingCallError,
+    CachedFailureError,
     ClosedError,
     ConfigError,
     ConflictError,
@@ -48,6 +49,7 @@ TREE: dict[type[Exception], tuple[type[Exception], ...]] = {
     ClosedError: (LTMError,),
     BlockingCallError: (LTMError, RuntimeError),
     ConflictError: (LTMError,),
+    CachedFailureError: (LTMError,),
     StoreError: (LTMError,),
     UnavailableError: (StoreError,),
     RateLimitedError: (UnavailableError,),

@@ -16,6 +16,7 @@ from ltm_async.testing import CatalogContract, ManualClock
 
 FOLDER = pathlib.Path(__file__).parents[1] / "examples"
 LAST_LINES = {
+    "cached_actions": "refreshed behind it: 2 hit: True",
     "compare_and_swap": "after 20 updates side by side: {'visits': 30}",
     "configuration": "refused: the environment variable LTM_NO_SUCH_NAME is not set",
     "expiry": "entries removed: 1 blobs deleted: 1",

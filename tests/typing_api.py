@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from ltm_async import (
     AzureBlobStore,
     BlobStore,
+    Cache,
     Catalog,
     GCSBlobStore,
     LocalBlobStore,
@@ -22,10 +23,14 @@ from ltm_async import (
     RetryPolicy,
     S3BlobStore,
     SQLiteCatalog,
+    SyncCache,
+    SyncLTMBackend,
     compute_content_hash,
     create_catalog_backend,
     create_ltm_backend,
+    register_actions,
 )
+from ltm_async.cache import CacheEntry, InvalidateResult
 from ltm_async.results import (
     CleanupResult,
     CollectResult,
@@ -170,3 +175,53 @@ async def results_have_their_fields(ltm: LTMBackend) -> None:
     assert_type(checked.sound, bool)
     assert_type(checked.problems, dict[str, str])
     assert_type(datetime.now(UTC), datetime)
+
+
+async def a_cached_function_keeps_its_type(cache: Cache, blocking: SyncCache) -> None:
+    @cache.cached(ttl=60, fresh_for=timedelta(seconds=5), stale_if_error=5, ignore=["limit"])
+    async def find(word: str, *, limit: int = 3) -> list[str]:
+        return [word] * limit
+
+    @cache.cached(key=lambda n: f"double/{n}")
+    def double(n: int) -> float:
+        return n * 2.0
+
+    @blocking.cached(code_version=True)
+    def half(n: int) -> float:
+        return n / 2
+
+    assert_type(await find("tea", limit=5), list[str])
+    assert_type(double(5), float)
+    assert_type(half(5), float)
+    assert_type(await cache.key(find, "tea", limit=5), str)
+
+    await find(5)  # type: ignore[arg-type]
+    await find("tea", 5)  # type: ignore[call-arg]
+    double("5")  # type: ignore[arg-type]
+    await cache.key(find, limit=5)  # type: ignore[call-arg]
+    cache.cached(ttl="60")  # type: ignore[arg-type]
+    cache.cached(tll=60)  # type: ignore[call-arg]
+    cache.cached(key_strategy="md5")  # type: ignore[arg-type]
+
+
+async def a_cache_returns_what_it_says(ltm: LTMBackend, cache: Cache, blocking: SyncCache) -> None:
+    async def find(word: str) -> str:
+        return word
+
+    assert_type(Cache(ltm, ttl=None, prefix="c:", defer=lambda work: None), Cache)
+    assert_type(await cache.wrap(find, {"word": "tea"}, ttl_days=1), dict[str, Any])
+    assert_type(await cache.get("k"), CacheEntry)
+    assert_type(await cache.invalidate("k"), InvalidateResult)
+    assert_type((await cache.invalidate(pattern="*")).deleted, int)
+    assert_type(blocking.wrap(find, {"word": "tea"}, key="k"), dict[str, Any])
+    assert_type(blocking.get("k"), dict[str, Any])
+    Cache("memory:")  # type: ignore[arg-type]
+    SyncCache(ltm)  # type: ignore[arg-type]
+    await cache.wrap(find, {"word": "tea"}, ttl_days="1")  # type: ignore[arg-type]
+
+
+def actions_are_registered_over_both(ltm: LTMBackend, blocking: SyncLTMBackend) -> None:
+    registry: dict[str, Callable[..., Any]] = {}
+    register_actions(registry, ltm, ttl=60)
+    register_actions(registry, blocking, prefix="c:")
+    register_actions(registry, 5)  # type: ignore[arg-type]

@@ -54,6 +54,15 @@ class BlobStoreContract:
         await blobs.put(path, b"0123456789")
         assert await blobs.get(path, limit=4) == b"0123"
 
+    @pytest.mark.parametrize("size", [0, 1, 5_000_000])
+    async def test_an_object_is_read_piece_by_piece(self, blobs: BlobStore, size: int) -> None:
+        path, data = new_path(), bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+        await blobs.put(path, data)
+        pieces: list[bytes] = []
+        assert await blobs.read_into(path, pieces.append)
+        assert b"".join(pieces) == data
+        assert not await blobs.read_into(new_path(), pieces.append)
+
     async def test_repeating_a_put_is_harmless(self, blobs: BlobStore) -> None:
         path = new_path()
         await blobs.put(path, b"same")

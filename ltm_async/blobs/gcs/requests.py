@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import aiohttp
@@ -25,6 +26,8 @@ READ_TIMEOUT_S = 20.0
 SLOWEST_BYTES_PER_S = 64 * 1024
 """A request counts as sent when the system has it, which may need longer by this."""
 PAGE = 1_000
+PIECE_BYTES = 256 * 1024
+"""Read at once of an object of any size."""
 _FIELDS = "items(name,size,timeCreated),nextPageToken"
 
 
@@ -92,6 +95,27 @@ class Requests:
         if size is not None and len(data) < min(size, limit):
             raise UnavailableError("gcs: the reply was cut short", store="gcs")
         return data
+
+    async def read_into(self, bucket: str, name: str, sink: Callable[[bytes], object]) -> bool:
+        """Give *sink* an object piece by piece; False when there is none."""
+        with reading:
+            try:
+                stream = await self._storage.download_stream(
+                    bucket,
+                    name,
+                    headers={"Accept-Encoding": "identity"},
+                    timeout=_as_number(self._timeout),
+                )
+            except RefusedError as exc:
+                if not _is_absent(exc):
+                    raise
+                await self._check_bucket(bucket)
+                return False
+            async with stream as reply:
+                while piece := await reply.content.read(PIECE_BYTES):
+                    sink(piece)
+        self._seen.add(bucket)
+        return True
 
     async def delete(self, bucket: str, name: str) -> None:
         """Delete an object, if there is one."""

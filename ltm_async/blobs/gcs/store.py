@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import ClosedError, StoreError
@@ -95,6 +95,10 @@ class GCSBlobStore(BlobStore):
     async def get(self, path: str, *, limit: int) -> bytes | None:
         client = await self._client()
         return await client.requests.get(self._bucket, self._prefix + path, limit)
+
+    async def read_into(self, path: str, sink: Callable[[bytes], object]) -> bool:
+        client = await self._client()
+        return await client.requests.read_into(self._bucket, self._prefix + path, sink)
 
     async def delete(self, paths: Sequence[str]) -> Mapping[str, StoreError]:
         client = await self._client()

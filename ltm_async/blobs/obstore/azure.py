@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from ...errors import StoreError
 from ...protocols import BlobInfo, BlobStore
@@ -87,6 +87,9 @@ class AzureBlobStore(BlobStore):
 
     async def get(self, path: str, *, limit: int) -> bytes | None:
         return await self._objects.get(path, limit=limit)
+
+    async def read_into(self, path: str, sink: Callable[[bytes], object]) -> bool:
+        return await self._objects.read_into(path, sink)
 
     async def delete(self, paths: Sequence[str]) -> Mapping[str, StoreError]:
         return await self._objects.delete(paths)

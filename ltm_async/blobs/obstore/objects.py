@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -58,6 +58,10 @@ class Objects:
     async def get(self, path: str, *, limit: int) -> bytes | None:
         requests = await self._here()
         return await requests.get(self._prefix + path, limit)
+
+    async def read_into(self, path: str, sink: Callable[[bytes], object]) -> bool:
+        requests = await self._here()
+        return await requests.read_into(self._prefix + path, sink)
 
     async def delete(self, paths: Sequence[str]) -> Mapping[str, StoreError]:
         requests = await self._here()

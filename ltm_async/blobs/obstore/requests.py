@@ -24,6 +24,8 @@ ANSWER_TIMEOUT_S = 20.0
 SLOWEST_BYTES_PER_S = 64 * 1024
 """A transfer has so much longer."""
 PAGE = 1_000
+PIECE_BYTES = 256 * 1024
+"""Read at once of an object of any size."""
 MOST_DELETED_AT_ONCE = {"azure": 256, "s3": 1_000, "gcs": 1}
 """By one request."""
 DELETES_AT_ONCE = 50
@@ -91,6 +93,24 @@ class Requests:
                 return None
             raise failure.meaning(self._cloud, lost=UnavailableError) from None
         return b"".join(pieces)
+
+    async def read_into(self, key: str, sink: Callable[[bytes], object]) -> bool:
+        """Give *sink* an object piece by piece; False when there is none."""
+        try:
+            reply = await self._call(UnavailableError, 0, obstore.get_async, self.store, key)
+            missing = int(reply.meta["size"])
+            stream = reply.stream(min_chunk_size=PIECE_BYTES)
+            while missing > 0:
+                read = self._call(UnavailableError, PIECE_BYTES, stream.__anext__)
+                piece = bytes(await read)
+                sink(piece)
+                missing -= len(piece)
+        except _FAILED as exc:
+            failure = Failure.of(exc)
+            if failure.is_absence:
+                return False
+            raise failure.meaning(self._cloud, lost=UnavailableError) from None
+        return True
 
     async def delete(self, keys: Sequence[str]) -> dict[str, StoreError]:
         """Delete objects, if they are there; those that failed, and why.

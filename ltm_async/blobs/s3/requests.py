@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ from .sending import Sender
 
 IN_A_THREAD_FROM = 1024 * 1024
 """Bytes whose checksum takes so long that the loop should go on meanwhile."""
+PIECE_BYTES = 256 * 1024
+"""Read at once of an object of any size."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -80,6 +82,23 @@ class Requests:
                 return await _first(body, limit)
             finally:
                 body.close()  # and the connection, where the rest is not wanted or did not come
+
+    async def read_into(self, bucket: str, key: str, sink: Callable[[bytes], object]) -> bool:
+        """Give *sink* an object piece by piece; False when there is none."""
+        with reading():
+            try:
+                reply = await self._client.get_object(Bucket=bucket, Key=key)
+            except ClientError as exc:
+                if error_code(exc) == "NoSuchKey":
+                    return False
+                raise
+            body = reply["Body"]
+            try:
+                while piece := await body.read(PIECE_BYTES):
+                    sink(bytes(piece))
+            finally:
+                body.close()
+        return True
 
     async def delete(self, bucket: str, keys: Sequence[str]) -> dict[str, StoreError]:
         """Delete at most 1,000 objects; those that failed, and why."""
