@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .catalogs.memory import MemoryCatalog
     from .catalogs.postgres import PostgresCatalog
     from .catalogs.sqlite import SQLiteCatalog
+    from .catalogs.supabase import SupabaseCatalog
     from .engine import DuckDBQueryEngine
     from .entry import compute_content_hash
     from .errors import (
@@ -64,6 +65,7 @@ _HOMES = {
     "catalogs.memory": ("MemoryCatalog",),
     "catalogs.postgres": ("PostgresCatalog",),
     "catalogs.sqlite": ("SQLiteCatalog",),
+    "catalogs.supabase": ("SupabaseCatalog",),
     "engine": ("DuckDBQueryEngine",),
     "entry": ("compute_content_hash",),
     "errors": (
@@ -128,6 +130,7 @@ __all__ = [
     "S3BlobStore",
     "SQLiteCatalog",
     "StoreError",
+    "SupabaseCatalog",
     "SyncCache",
     "SyncLTMBackend",
     "UnavailableError",

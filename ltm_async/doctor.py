@@ -11,12 +11,14 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from .backend import LTMBackend
 from .catalogs.sqlite.database import MIGRATIONS, OLDEST_SQLITE
+from .catalogs.supabase import SupabaseCatalog
 from .clock import system_clock
 from .deadline import Deadline
 from .entry import hash_of, namespace_path, new_blob_id
@@ -35,12 +37,14 @@ from .protocols import BlobStore, Catalog
 from .registry import plan_blob_store, plan_catalog
 
 PROBE_NAMESPACE = "ltm-doctor"
-"""Reserved: what a doctor that was stopped has left there, the next one deletes."""
+"""Reserved: what a doctor that was stopped has left there, the next one deletes. It is below the
+namespace that is to be used, for a user of Supabase may use no other."""
 PROBE_TTL = timedelta(minutes=5)
 PROBE = b'"ltm-doctor"'
 MAX_OFFSET_S = 5.0
 MIN_FREE_BYTES = 256 * 1024 * 1024
 TIMEOUT_S = 10.0
+ROW_SECURITY = "row-level security"
 
 _SECRET_NAMES = re.compile(r"pass|pwd|key|token|secret|sig|credential", re.IGNORECASE)
 
@@ -84,7 +88,9 @@ async def examine(
         True,
         f"catalog {made_catalog.name}, storage {made_blobs.name}, namespace {namespace!r}",
     )
-    examination = _Examination(made_catalog, made_blobs, limit_s, min_free_bytes, hide)
+    examination = _Examination(
+        made_catalog, made_blobs, probed(namespace), limit_s, min_free_bytes, hide
+    )
     try:
         async for check in examination.run():
             yield check
@@ -101,8 +107,14 @@ def _configure(catalog: object, storage: object, namespace: str) -> tuple[Catalo
     if storage is None:
         raise ConfigError("no storage is given")
     made = plan_catalog(catalog)(), plan_blob_store(storage)()
-    LTMBackend(*made, namespace=namespace)  # checks the namespace, opens nothing
+    for each in (namespace, probed(namespace)):
+        LTMBackend(*made, namespace=each)  # checks the namespace, opens nothing
     return made
+
+
+def probed(namespace: str) -> str:
+    """Where an entry is stored to try out a backend of *namespace*."""
+    return f"{namespace}/{PROBE_NAMESPACE}" if namespace else PROBE_NAMESPACE
 
 
 class _Examination:
@@ -110,6 +122,7 @@ class _Examination:
         self,
         catalog: Catalog,
         blobs: BlobStore,
+        namespace: str,
         limit_s: float,
         min_free_bytes: int,
         hide: Hider,
@@ -119,7 +132,8 @@ class _Examination:
         self._limit_s = limit_s
         self._min_free_bytes = min_free_bytes
         self._hide = hide
-        self._path = namespace_path(PROBE_NAMESPACE) + new_blob_id(hash_of(PROBE))
+        self._namespace = namespace
+        self._path = namespace_path(namespace) + new_blob_id(hash_of(PROBE))
 
     async def run(self) -> AsyncIterator[Check]:
         if self._catalog.name == "sqlite":
@@ -136,6 +150,9 @@ class _Examination:
         opened = await self._try("catalog connection", self._open)
         yield opened
         if opened.ok:
+            if isinstance(self._catalog, SupabaseCatalog):
+                isolation = partial(_isolation, self._catalog)
+                yield await self._try(ROW_SECURITY, isolation)
             async for check in self._probe_catalog():
                 yield check
         if self._blobs.name == "local":
@@ -165,7 +182,7 @@ class _Examination:
         ltm = LTMBackend(
             self._catalog,
             self._blobs,
-            namespace=PROBE_NAMESPACE,
+            namespace=self._namespace,
             on_unavailable="raise",
             timeout=self._limit_s,
         )
@@ -215,7 +232,7 @@ class _Examination:
             return "they came back"
 
         async def scan() -> str:
-            found = [info async for info in self._blobs.scan(namespace_path(PROBE_NAMESPACE))]
+            found = [info async for info in self._blobs.scan(namespace_path(self._namespace))]
             age_us = PROBE_TTL // timedelta(microseconds=1)
             left_over.extend(info.path for info in found if info.age_us > age_us)
             if self._path not in {info.path for info in found}:
@@ -236,6 +253,15 @@ class _Examination:
         yield await self._try("storage get", get)
         yield await self._try("storage list", scan)
         yield await self._try("storage delete", delete)
+
+
+async def _isolation(catalog: SupabaseCatalog) -> str:
+    role, open_tables = await catalog.isolation()
+    if role == "service_role":
+        return "service_role sees the rows of every user, and was asked for by name"
+    if open_tables:
+        raise StoreError(f"users of role {role} see each other's rows in {open_tables}")
+    return f"users of role {role} see no rows but their own"
 
 
 def _sqlite_version() -> Check:
@@ -324,6 +350,8 @@ _ADVICE: Mapping[type[LTMError], str] = {
 
 
 def _advice(exc: LTMError, name: str = "") -> str:
+    if name == ROW_SECURITY:
+        return "run what `ltm schema supabase` prints; look for policies and rights of others"
     if name == "schema version" and isinstance(exc, ConfigError):
         return "upgrade: pip install --upgrade ltm-async"
     return next(

@@ -25,6 +25,8 @@ class Option:
     """Numbers and true or false may be text too, as environment variables are."""
     secret: bool = False
     """Not to be in a URL, which ends up in logs and process lists."""
+    or_function: bool = False
+    """What gives it may be given instead; the adapter checks that."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,6 +87,21 @@ CATALOGS: Mapping[str, Adapter] = {
             "credentials_file": Option(),
             "batch_bytes": Option(kind=int),
             "transport": Option(choices=("official", "light")),
+        },
+        driver_comes_later=True,
+    ),
+    "supabase": Adapter(
+        "catalogs.supabase",
+        "SupabaseCatalog",
+        "supabase",
+        {
+            "url": Option(required=True),
+            "key": Option(secret=True),
+            "access_token": Option(secret=True, or_function=True),
+            "schema": Option(),
+            "service_role": Option(kind=bool),
+            "rest_path": Option(),
+            "max_connections": Option(kind=int),
         },
         driver_comes_later=True,
     ),
@@ -204,6 +221,8 @@ def plan_catalog(spec: object) -> Callable[[], Catalog]:
         return _plan("catalog", CATALOGS, scheme, _postgres_options(spec))
     if scheme == "firestore":
         return _plan("catalog", CATALOGS, scheme, _firestore_options(rest))
+    if scheme in ("supabase", "https", "http"):
+        return _plan("catalog", CATALOGS, "supabase", _supabase_options(spec))
     if scheme == "memory" and rest not in ("", "//"):
         raise ConfigError("catalog 'memory:' takes nothing after its colon")
     return _plan("catalog", CATALOGS, scheme, {})
@@ -274,8 +293,10 @@ def _plan(
     return lambda: adapter.load()(**checked)
 
 
-def _checked(what: str, value: object, allowed: Option) -> str | int:
+def _checked(what: str, value: object, allowed: Option) -> object:
     """*value* as the option's kind; a secret is not repeated in the error."""
+    if allowed.or_function and callable(value):
+        return value
     if allowed.kind is bool:
         value = to_bool(value)
     elif allowed.kind is int and isinstance(value, str) and value.isascii() and value.isdigit():
@@ -341,6 +362,13 @@ def _firestore_options(rest: str) -> dict[str, str]:
     given = {"project": project, "database": database.rstrip("/")}
     options = {name: value for name, value in given.items() if value}
     _add_query("the Firestore URL", query, options, {})
+    return options
+
+
+def _supabase_options(url: str) -> dict[str, str]:
+    location, _, query = url.partition("?")
+    options = {"url": location}
+    _add_query("the Supabase URL", query, options, CATALOGS["supabase"].options)
     return options
 
 

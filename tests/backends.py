@@ -25,7 +25,14 @@ from .s3_stores import store_on
 from .servers.firestore import new_project
 
 EMBEDDED_PAIRS = ("sqlite+local", "sqlite memory+memory", "memory+memory")
-PAIRS = (*EMBEDDED_PAIRS, "postgres+local", "postgres+s3", "firestore+gcs", "sqlite+azure")
+PAIRS = (
+    *EMBEDDED_PAIRS,
+    "postgres+local",
+    "postgres+s3",
+    "supabase+local",
+    "firestore+gcs",
+    "sqlite+azure",
+)
 QUICK = RetryPolicy(base_s=0.001, cap_s=0.002, throttled_base_s=0.001)
 
 
@@ -53,13 +60,22 @@ class Rig:
 
 def make_rig(pair: str, folder: pathlib.Path, faults: Faults | None = None, **options: Any) -> Rig:
     of_catalog, of_blobs = pair.split("+")
-    clock = places.database().clock_at(None) if of_catalog == "postgres" else ManualClock()
+    clock = _clock(of_catalog)
     catalog = _catalog(of_catalog, folder, clock)
     blobs = _blob_store(of_blobs, folder, clock)
     faults = faults or Faults()
     options = {"on_unavailable": "raise", "retry": QUICK, **options}
     ltm = LTMBackend(faulty_catalog(catalog, faults), faulty_blob_store(blobs, faults), **options)
     return Rig(ltm, catalog, blobs, clock, faults)
+
+
+def _clock(of_catalog: str) -> ManualClock:
+    match of_catalog:
+        case "postgres":
+            return places.database().clock_at(None)
+        case "supabase":
+            return places.project().clock_at(None)
+    return ManualClock()
 
 
 def _catalog(name: str, folder: pathlib.Path, clock: ManualClock) -> Catalog:
@@ -72,6 +88,8 @@ def _catalog(name: str, folder: pathlib.Path, clock: ManualClock) -> Catalog:
             return MemoryCatalog(clock=clock)
         case "postgres":
             return PostgresCatalog(places.database().dsn, schema=places.database().schema)
+        case "supabase":
+            return places.project().catalog()
         case "firestore":
             return FirestoreCatalog(new_project(), clock=lambda _: clock())
     raise ValueError(name)

@@ -9,7 +9,7 @@ from blockbuster import blockbuster_ctx
 
 from ltm_async.catalogs.firestore.options import TRANSPORTS
 
-pytest_plugins = ["tests.servers.fixtures", "tests.databases", "tests.places"]
+pytest_plugins = ["tests.servers.fixtures", "tests.databases", "tests.projects", "tests.places"]
 pytest.register_assert_rewrite("ltm_async.testing")
 
 

@@ -78,6 +78,9 @@ class DatabasePlace(NamedTuple):
     schema: str
     clock_file: str
 
+    def clock_at(self, instant_us: int | None) -> DatabaseClock:
+        return DatabaseClock(pathlib.Path(self.clock_file), instant_us)
+
 
 class Database:
     """One schema with the catalog installed and a clock that moves when told."""
@@ -89,10 +92,17 @@ class Database:
         self.schema = f"test_{uuid.uuid4().hex}"
         self._clock_file = server.folder / self.schema
         self.clock_at(None)
-        console.run(postgres_script(self.schema))
-        console.run(
-            f"CREATE OR REPLACE FUNCTION {self.schema}.ltm_now() RETURNS bigint VOLATILE "
-            f"LANGUAGE sql AS $$ SELECT pg_read_file('{self._clock_file}')::bigint $$"
+        self.install()
+
+    def install(self) -> None:
+        """Make the tables and functions, with a clock that reads the file."""
+        self.console.run(postgres_script(self.schema))
+        self.use_clock()
+
+    def use_clock(self, options: str = "") -> None:
+        self.run(
+            f"CREATE OR REPLACE FUNCTION {{}}ltm_now() RETURNS bigint LANGUAGE sql VOLATILE "
+            f"{options} AS $$ SELECT pg_read_file('{self._clock_file}')::bigint $$"
         )
 
     @property
@@ -100,7 +110,7 @@ class Database:
         return DatabasePlace(self.dsn, self.schema, str(self._clock_file))
 
     def clock_at(self, instant_us: int | None) -> DatabaseClock:
-        return DatabaseClock(self._clock_file, instant_us)
+        return self.place.clock_at(instant_us)
 
     def rows(self, query: str, *arguments: Any) -> list[Any]:
         """The rows of *query*, in which ``{}`` stands for the schema and a dot."""

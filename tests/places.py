@@ -10,12 +10,14 @@ import pytest
 from ltm_async.clock import system_clock
 
 from .databases import Database
+from .projects import Project
 from .servers.azurite import Azurite
 from .servers.gcs import GcsServer
 from .servers.ministack import MiniStack
 
 FIXTURES = {
     "postgres": "database",
+    "supabase": "project",
     "firestore": "firestore_server",
     "s3": "s3_server",
     "gcs": "gcs_server",
@@ -40,6 +42,12 @@ def _servers_of_a_pair(request: pytest.FixtureRequest) -> Iterator[None]:
 def database() -> Database:
     found = _here["postgres"]
     assert isinstance(found, Database)
+    return found
+
+
+def project() -> Project:
+    found = _here["supabase"]
+    assert isinstance(found, Project)
     return found
 
 

@@ -31,7 +31,7 @@ from ltm_async.catalogs.postgres.options import PoolKey
 from ltm_async.config import expand_env
 from ltm_async.dsn import Address
 
-CATALOG_NAMES = "sqlite, postgresql, postgres, firestore, memory"
+CATALOG_NAMES = "sqlite, postgresql, postgres, firestore, supabase, memory"
 ENVIRON = {"NAME": "value", "EMPTY": "", "NESTED": "${NAME}"}
 
 # Environment variables

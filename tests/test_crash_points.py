@@ -54,8 +54,10 @@ from .crash.operations import (
     prepare,
 )
 from .databases import Console, Database
+from .projects import Project
 from .servers.firestore import Firestore, new_project, raw_documents, write_raw
 from .servers.postgres import Postgres
+from .servers.postgrest import PostgREST
 
 KILLS = (Mode.KILL_BEFORE.value, Mode.KILL_AFTER.value)
 CANCELS = (Mode.CANCEL_BEFORE.value, Mode.CANCEL_AFTER.value)
@@ -95,6 +97,8 @@ SETTINGS = (
     Setting("postgres+local", MODES, retries=False, stores="postgres+local"),
     Setting("postgres+local, retries", IN_PROCESS, retries=True, stores="postgres+local"),
     Setting("postgres+s3", FEWER, retries=False, stores="postgres+s3"),
+    Setting("supabase+local", FEWER, retries=False, stores="supabase+local"),
+    Setting("supabase+s3", SLOW, retries=False, stores="supabase+s3"),
     Setting("firestore+local", SLOW, retries=False, stores="firestore+local"),
     Setting("firestore+gcs", FEWER, retries=False, stores="firestore+gcs"),
     Setting("sqlite+azure", SLOW, retries=False, stores="sqlite+azure"),
@@ -228,6 +232,21 @@ class PostgresRows(Rows):
         return self._used.place
 
 
+class SupabaseRows(Rows):
+    """The same behind PostgREST."""
+
+    def __init__(self, api: PostgREST, console: Console) -> None:
+        self._template, self._used = (Project(api, console) for _ in range(2))
+        self.template = self._template.rest_place
+
+    def clock(self) -> ManualClock:
+        return self._template.clock_at(None)
+
+    def copied(self) -> Sequence[Any]:
+        self._used.fill_from(self._template)
+        return self._used.rest_place
+
+
 class FirestoreRows(Rows):
     """In one project, copied into a new one."""
 
@@ -319,6 +338,9 @@ def scene_of(
         elif of_catalog == "postgres":
             server = request.getfixturevalue("postgres_server")
             rows = PostgresRows(server, request.getfixturevalue("console"))
+        elif of_catalog == "supabase":
+            api = request.getfixturevalue("supabase_server")
+            rows = SupabaseRows(api, request.getfixturevalue("console"))
         else:
             rows = FirestoreRows(request.getfixturevalue("firestore_server"))
         if of_blobs == "s3":

@@ -49,7 +49,8 @@ HEAVY = (
     "google",
     "gcloud",
     "google_crc32c",
-    "httpx",
+    "anyio",
+    "httpx2",
     "aiobotocore",
     "aiohttp",
     "duckdb",
@@ -153,13 +154,19 @@ def test_a_star_import_gives_the_public_names() -> None:
             "grpc.aio",
             "FirestoreCatalog needs grpc.aio: pip install 'ltm-async[firestore]'",
         ),
+        (
+            "http://127.0.0.1:9?rest_path=/",
+            "httpx2",
+            "SupabaseCatalog needs httpx2: pip install 'ltm-async[supabase]'",
+        ),
     ],
 )
 def test_a_missing_driver_is_named_with_its_extra_by_the_first_call(
     url: str, driver: str, said: str
 ) -> None:
     script = f"""
-import asyncio, sys
+import asyncio, os, sys
+os.environ["SUPABASE_KEY"] = "a-key"
 sys.modules["{driver}"] = None
 from ltm_async import *
 ltm = LTMBackend("{url}", "memory:")

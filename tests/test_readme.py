@@ -16,6 +16,8 @@ import pytest
 
 from ltm_async import backend, config, entry, errors, filters, listing, registry, searching, text
 
+from .servers.postgrest import token_of
+
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -74,6 +76,12 @@ def test_a_program_runs_as_printed(
     if "DATABASE_URL" in program.text:
         database = request.getfixturevalue("database")
         monkeypatch.setenv("DATABASE_URL", f"{database.dsn}?schema={database.schema}")
+    if "SUPABASE_URL" in program.text:
+        project = request.getfixturevalue("strict_project")
+        (user,) = re.findall('^USER = "(.*?)"', program.text, re.MULTILINE)
+        monkeypatch.setenv("SUPABASE_URL", f"{project.api.url}?schema={project.schema}&rest_path=/")
+        monkeypatch.setenv("SUPABASE_KEY", project.api.anon_key)
+        monkeypatch.setenv("SUPABASE_USER_TOKEN", token_of(user))
     done = python("-W", "error", "program.py", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == output, "the output printed below the program is another"
@@ -136,7 +144,8 @@ def test_every_extra_is_in_the_table_and_every_name_there_is_one() -> None:
     assert set(re.findall(r"`(\w+)`", first_cells)) == set(PROJECT["optional-dependencies"])
 
 
-def test_the_adapters_named_are_those_there_are() -> None:
+def test_the_adapters_named_are_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPABASE_KEY", "a-key")
     table = section("Install").split("| extra | brings |")[0]
     assert set(re.findall(r"`(\w+)` \|$", table, re.MULTILINE)) == set(registry.ADAPTERS)
     for cell in re.findall(r"^\| catalog.*?\| (.*?) \|", table, re.MULTILINE):
@@ -216,13 +225,14 @@ def test_the_limits_of_options_are_those_of_the_code(name: str, low: int, high: 
     ("title", "adapter", "in_the_url"),
     [
         ("PostgreSQL", registry.CATALOGS["postgresql"], {"dsn"}),
+        ("Supabase", registry.CATALOGS["supabase"], {"url"}),
         ("Firestore", registry.CATALOGS["firestore"], {"project", "database"}),
     ],
 )
 def test_every_option_of_an_adapter_is_in_its_table(
     title: str, adapter: registry.Adapter, in_the_url: set[str]
 ) -> None:
-    table = section(title).split("\n\n- ")[0]
+    table = section(title).split("| option |")[1].split("\n\n- ")[0]
     first_cells = "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE))
     assert set(re.findall(r"`(\w+)`", first_cells)) == adapter.options.keys() - in_the_url
 

@@ -20,15 +20,17 @@ class Schema(enum.StrEnum):
     SQLITE = "sqlite"
     POSTGRES = "postgres"
     FIRESTORE = "firestore"
+    SUPABASE = "supabase"
 
 
 def schema(
     session: Session,  # noqa: ARG001  # as every command has it
     catalog_type: Annotated[
-        Schema, typer.Argument(metavar="sqlite|postgres|firestore", show_default=False)
+        Schema, typer.Argument(metavar="sqlite|postgres|supabase|firestore", show_default=False)
     ],
     in_schema: Annotated[
-        str, typer.Option("--schema", help="PostgreSQL: where the tables and functions go.")
+        str,
+        typer.Option("--schema", help="PostgreSQL, Supabase: where the tables and functions go."),
     ] = "public",
     collection_prefix: Annotated[
         str, typer.Option(help="Firestore: what its collections begin with.")
@@ -45,6 +47,10 @@ def schema(
             from ..schema import postgres_script
 
             sys.stdout.write(f"BEGIN;\n{postgres_script(in_schema)}COMMIT;\n")
+        case Schema.SUPABASE:
+            from ..schema import supabase_script
+
+            sys.stdout.write(f"BEGIN;\n{supabase_script(in_schema)}COMMIT;\n")
         case Schema.FIRESTORE:
             from ..catalogs.firestore.indexes import indexes
             from ..catalogs.firestore.options import check_options

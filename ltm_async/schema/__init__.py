@@ -23,6 +23,19 @@ def check_schema(name: object) -> None:
 
 def postgres_script(schema: str) -> str:
     """What installs or updates the catalog in *schema*, sent as one query; reads a file."""
+    return _filled("postgres.sql", schema, within="true")
+
+
+def supabase_script(schema: str) -> str:
+    """The same with the roles, grants and policies that Supabase needs; reads two files."""
+    # A policy keeps the index of words from being asked first, so the namespace has to be.
+    within = "namespace = in_namespace"
+    return _filled("postgres.sql", schema, within) + _filled("supabase.sql", schema, within)
+
+
+def _filled(name: str, schema: str, within: str) -> str:
+    """*within* is a condition that finds the texts of one namespace, or true."""
     check_schema(schema)
-    script = (Path(__file__).parent / "postgres.sql").read_text(encoding="utf-8")
-    return script.replace("@schema@", f'"{schema}"').replace("@version@", str(VERSION))
+    script = (Path(__file__).parent / name).read_text(encoding="utf-8")
+    filled = {"@schema@": f'"{schema}"', "@version@": str(VERSION), "@within@": within}
+    return re.sub("@[a-z]+@", lambda found: filled[found[0]], script)

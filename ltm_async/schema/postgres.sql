@@ -181,7 +181,7 @@ CREATE OR REPLACE FUNCTION @schema@.ltm_drop_texts(in_namespace text, in_keys te
 RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-    IF EXISTS (SELECT FROM @schema@.ltm_texts) THEN
+    IF EXISTS (SELECT FROM @schema@.ltm_texts WHERE @within@) THEN
         DELETE FROM @schema@.ltm_texts WHERE ctid = ANY (ARRAY (
             SELECT t.place FROM unnest(in_keys) AS x (k)
             CROSS JOIN LATERAL (
@@ -475,7 +475,7 @@ DECLARE
 BEGIN
     FOREACH term IN ARRAY in_terms::tsquery[] LOOP
         SELECT count(*) INTO counted FROM (
-            SELECT FROM @schema@.ltm_texts WHERE words @@ term LIMIT in_counted) AS t;
+            SELECT FROM @schema@.ltm_texts WHERE @within@ AND words @@ term LIMIT in_counted) AS t;
         per_term := per_term || counted;
     END LOOP;
     SELECT count(*) INTO counted FROM (
@@ -485,7 +485,7 @@ BEGIN
         SELECT e.place AS entry, t.place AS text, t.key, ts_rank(t.words, query) AS rank
         FROM (
             SELECT ctid AS place, namespace, key, words FROM @schema@.ltm_texts
-            WHERE words @@ query OFFSET 0) AS t
+            WHERE @within@ AND words @@ query OFFSET 0) AS t
         CROSS JOIN LATERAL (
             SELECT ctid AS place, metadata FROM @schema@.ltm_entries
             WHERE namespace = t.namespace AND key = t.key

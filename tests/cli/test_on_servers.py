@@ -8,10 +8,14 @@ import pathlib
 import pytest
 
 from ltm_async.catalogs.firestore.indexes import indexes
+from ltm_async.clock import system_clock
+from ltm_async.schema import supabase_script
 
 from ..databases import Console, Database
+from ..projects import Project
 from ..servers.firestore import Firestore, new_project
 from ..servers.postgres import Postgres
+from ..servers.postgrest import PostgREST, token_of
 from .running import Run
 
 DEFINITIONS = """
@@ -48,13 +52,38 @@ def test_the_indexes_of_firestore(ltm: Run) -> None:
     assert ltm("schema", "firestore", "--collection-prefix", "a/b").code == 2
 
 
-@pytest.mark.parametrize("catalog", ["postgres", "firestore"])
+def test_the_schema_of_supabase_can_be_run_again(
+    ltm: Run, project: Project, console: Console
+) -> None:
+    printed = ltm("schema", "supabase", "--schema", project.schema).out
+    assert printed.startswith("BEGIN;\n")
+    assert printed.endswith("COMMIT;\n")
+    assert supabase_script(project.schema) in printed
+    before = console.rows(DEFINITIONS, project.schema)
+    console.run(printed)
+    project.use_clock("SECURITY DEFINER")
+    assert console.rows(DEFINITIONS, project.schema) == before
+
+
+@pytest.mark.parametrize("catalog", ["postgres", "supabase", "firestore"])
 def test_a_memory_on_a_server_from_its_first_entry_to_its_last(
-    ltm: Run, folder: pathlib.Path, catalog: str, request: pytest.FixtureRequest
+    ltm: Run,
+    folder: pathlib.Path,
+    catalog: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if catalog == "postgres":
         database: Database = request.getfixturevalue("database")
+        database.clock_at(system_clock())
         url = f"{database.dsn}?schema={database.schema}"
+    elif catalog == "supabase":
+        project: Project = request.getfixturevalue("project")
+        project.clock_at(system_clock())
+        url = f"{project.api.url}?schema={project.schema}&rest_path=/"
+        monkeypatch.setenv("SUPABASE_KEY", PostgREST.anon_key)
+        monkeypatch.setenv("SUPABASE_USER_TOKEN", token_of("me"))
+        monkeypatch.setenv("LTM_NAMESPACE", "me")
     else:
         server: Firestore = request.getfixturevalue("firestore_server")
         assert server.host

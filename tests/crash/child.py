@@ -28,6 +28,7 @@ import ltm_async.catalogs.postgres.pool
 import ltm_async.catalogs.sqlite.catalog
 import ltm_async.catalogs.sqlite.database
 import ltm_async.catalogs.sqlite.lane
+import ltm_async.catalogs.supabase.client
 from ltm_async import LTMBackend
 from ltm_async.testing import Faults, Mode
 

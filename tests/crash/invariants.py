@@ -101,6 +101,7 @@ def look_at(pair: Pair) -> Look:
         look = {
             "firestore": look_into_firestore,
             "postgres": look_into_postgres,
+            "supabase": look_into_postgres,
             "sqlite": look_into_sqlite,
         }[pair.places.of_catalog]
         rows, ledger = look(pair.places.catalog)
@@ -121,7 +122,8 @@ def look_into_sqlite(place: Sequence[Any]) -> tuple[list[Row], list[Ledgered]]:
 
 
 def look_into_postgres(place: Sequence[Any]) -> tuple[list[Row], list[Ledgered]]:
-    return asyncio.run(_look_into_postgres(DatabasePlace(*place)))
+    """*place* is that of a database, or begins with one."""
+    return asyncio.run(_look_into_postgres(DatabasePlace(*place[:3])))
 
 
 async def _look_into_postgres(place: DatabasePlace) -> tuple[list[Row], list[Ledgered]]:

@@ -28,7 +28,8 @@ from ltm_async.retry import RetryPolicy
 from ltm_async.stores import LEASE_US
 from ltm_async.testing import Faults, ManualClock, faulty_blob_store, faulty_catalog
 
-from ..databases import DatabaseClock, DatabasePlace
+from ..databases import DatabasePlace
+from ..projects import RestPlace
 
 NAMESPACE = "crash"
 NEIGHBOUR = "neighbour"
@@ -225,7 +226,7 @@ class Places(NamedTuple):
     """Such as ``postgres+s3``."""
     folder: str
     catalog: Sequence[Any]
-    """The fields of a ``DatabasePlace`` or a ``ProjectPlace``, or the path of a file."""
+    """The fields of a ``DatabasePlace``, ``RestPlace`` or ``ProjectPlace``, or a file's path."""
     bucket: Sequence[Any] = ()
     """The fields of a ``BucketPlace``, unless the blobs are in the folder."""
 
@@ -241,8 +242,11 @@ class OnServers(Pair):
         self.places = places
 
     def clock_at(self, instant_us: int) -> ManualClock:
-        if self.places.of_catalog == "postgres":
-            return DatabaseClock(Path(DatabasePlace(*self.places.catalog).clock_file), instant_us)
+        match self.places.of_catalog:
+            case "postgres":
+                return DatabasePlace(*self.places.catalog).clock_at(instant_us)
+            case "supabase":
+                return RestPlace(*self.places.catalog).database.clock_at(instant_us)
         return super().clock_at(instant_us)
 
     def open(self, clock: ManualClock) -> tuple[Catalog, BlobStore]:
@@ -250,6 +254,8 @@ class OnServers(Pair):
         if self.places.of_catalog == "postgres":
             database = DatabasePlace(*self.places.catalog)
             catalog = PostgresCatalog(database.dsn, schema=database.schema)
+        elif self.places.of_catalog == "supabase":
+            catalog = RestPlace(*self.places.catalog).catalog()
         elif self.places.of_catalog == "sqlite":
             catalog = SQLiteCatalog(self.places.catalog[0], clock=clock)
         else:

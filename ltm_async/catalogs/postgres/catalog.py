@@ -11,6 +11,7 @@ from ...dsn import Address
 from ...entry import NEVER, Expiry, prefix_end
 from ...errors import ClosedError
 from ...filters import Filter
+from ...passes import SnapshotPass, to_snapshot
 from ...protocols import (
     Catalog,
     CatalogStats,
@@ -31,7 +32,6 @@ from ...shared import Shared
 from ...text import Query
 from ...tsearch import answer, ask, to_tsvector
 from .connecting import close, connect
-from .feed import SnapshotPass, to_snapshot
 from .options import PoolKey
 
 if TYPE_CHECKING:

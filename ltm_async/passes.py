@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ...cursors import NONE, last_named, read_cursor, read_key, refuse_cursor, write_cursor
-from ...protocols import Change, ChangePage, Row, SnapshotRow
+from .cursors import NONE, last_named, read_cursor, read_key, refuse_cursor, write_cursor
+from .protocols import Change, ChangePage, Row, SnapshotRow
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
@@ -38,16 +38,16 @@ class SnapshotPass(NamedTuple):
         return cls(since, _snapshot(upper), after, read_key(key))
 
     def page(self, found: Sequence[Any], limit: int) -> ChangePage:
-        """Of the rows that the database gave, the first of which says how far the pass goes."""
-        upper = found[0]["key"]
+        """Of the rows that ``ltm_changes`` gave; the first says how far the pass goes."""
+        (_, _, upper, *_), *rows = found
         changes: list[Change] = []
-        for kind, _, key, version, *rest in found[1:]:
+        for kind, _, key, version, *rest in rows:
             row = Row(key, version, *rest) if kind == "stored" else None
             changes.append(Change(kind, key, version, row))
         if len(changes) < limit:
             return ChangePage(changes, watermark(upper), more=False)
         key = last_named(changes).key
-        (after,) = (row["changed_by"] for row in found[1:] if row["key"] == key)
+        (after,) = (changed_by for _, changed_by, changed, *_ in rows if changed == key)
         return ChangePage(changes, write_cursor("x", self.since, upper, after, key), more=True)
 
 

@@ -1,0 +1,57 @@
+"""What row-level security does to the plans of statements: none reads what is another's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from .databases import TABLES, Console
+from .projects import Project
+from .servers.postgrest import PostgREST
+from .test_postgres_schema import Planned, fill, run_every_function
+
+USER = json.dumps({"sub": "a user", "owners": [""]})
+OTHERS = """
+INSERT INTO {}ltm_texts SELECT 'others', 'k' || n, '''tea'':1'::tsvector, 1
+FROM generate_series(1, 20000) AS n;
+INSERT INTO {}ltm_entries SELECT 'others', 'k' || n, 1, 'w', 'h', 1, '1', NULL, '{"a":1}', 1, 1, 1
+FROM generate_series(1, 20000) AS n;
+"""
+
+
+@pytest.fixture
+def filled(supabase_server: PostgREST, console: Console) -> Iterator[Project]:
+    project = Project(supabase_server, console)
+    yield project
+    project.clear()
+
+
+async def test_under_policies_every_statement_finds_its_rows_by_an_index(filled: Project) -> None:
+    """A policy is asked before any operator that might tell something, unless that is known to
+    tell nothing; those of text search are not.
+    """
+    await asyncio.to_thread(fill, filled, 5_000)
+    await asyncio.to_thread(filled.run, OTHERS)
+    await asyncio.to_thread(filled.run, "; ".join(f"ANALYZE {{}}{table}" for table in TABLES))
+    planned = Planned(filled)
+    async with planned as conn:
+        await conn.execute("SET ROLE authenticated")
+        await conn.execute("SELECT set_config('request.jwt.claims', $1, false)", USER)
+        for _ in range(7):
+            await run_every_function(conn, 10)
+    scans = [
+        found
+        for plan in planned.plans
+        for found in re.findall(r"(?:Seq|Tid|Index|Only) Scan .*ltm_\w+.*\n.*", plan)
+    ]
+    assert len(scans) > 500
+    for scan in scans:
+        assert "Seq Scan" not in scan, scan
+        found_by = r"(Index|TID) Cond: .*(namespace = |ctid = )"
+        assert re.search(found_by, scan), scan
+        keys = r"key|blob_id|expires_at|due_at|deleted_at|ctid"
+        assert re.search(keys, scan) or "ltm_texts" in scan, scan
