@@ -47,8 +47,10 @@ from ltm_async.testing.catalogs import new_write_id, small
 from .backends import QUICK
 from .databases import Database, wait_for
 from .feed_writer import KEYS
+from .projects import Project
 from .servers.firestore import Firestore, new_project
 from .servers.pgbouncer import PgBouncer
+from .servers.postgrest import PostgREST
 
 WRITERS = 8
 
@@ -64,7 +66,7 @@ class World(NamedTuple):
     """Of each writer."""
 
 
-@pytest.fixture(params=["sqlite", "postgres", "pgbouncer", "firestore", "memory"])
+@pytest.fixture(params=["sqlite", "postgres", "pgbouncer", "supabase", "firestore", "memory"])
 def world(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> World:
     match request.param:
         case "sqlite":
@@ -81,11 +83,23 @@ def world(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> World:
             clock = database.clock_at(None)
             schema = database.schema
             return World(lambda: PostgresCatalog(dsn, schema=schema), clock, config)
+        case "supabase":
+            project: Project = request.getfixturevalue("project")
+            place = project.rest_place
+            config = {
+                "type": "supabase",
+                "url": place.url,
+                "key": PostgREST.anon_key,
+                "access_token": place.access_token,
+                "schema": place.schema,
+                "rest_path": "/",
+            }
+            return World(project.catalog, project.clock_at(None), config, turns=8)
         case "firestore":
             request.getfixturevalue("firestore_server")
-            clock, project = ManualClock(), new_project()
-            config = {"type": "firestore", "project": project}
-            connect = lambda: FirestoreCatalog(project, clock=lambda _: clock())  # noqa: E731
+            clock, name = ManualClock(), new_project()
+            config = {"type": "firestore", "project": name}
+            connect = lambda: FirestoreCatalog(name, clock=lambda _: clock())  # noqa: E731
             return World(connect, clock, config, turns=6)
     clock = ManualClock()
     catalog = MemoryCatalog(clock=clock)

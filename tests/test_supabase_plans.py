@@ -53,5 +53,5 @@ async def test_under_policies_every_statement_finds_its_rows_by_an_index(filled:
         assert "Seq Scan" not in scan, scan
         found_by = r"(Index|TID) Cond: .*(namespace = |ctid = )"
         assert re.search(found_by, scan), scan
-        keys = r"key|blob_id|expires_at|due_at|deleted_at|ctid"
+        keys = r"key|blob_id|expires_at|due_at|deleted_at|changed_by|ctid"
         assert re.search(keys, scan) or "ltm_texts" in scan, scan

@@ -557,7 +557,7 @@ async def test_a_token_of_service_role_that_a_function_returns_is_refused(
         (
             "ALTER ROLE authenticated BYPASSRLS",
             "ALTER ROLE authenticated NOBYPASSRLS",
-            "ltm_blobs, ltm_deletions, ltm_entries, ltm_schema, ltm_texts",
+            "ltm_blobs, ltm_deletions, ltm_entries, ltm_pruned, ltm_schema, ltm_snapshots, ltm_texts",
         ),
     ],
 )
