@@ -46,6 +46,7 @@ async def test_under_policies_every_statement_finds_its_rows_by_an_index(filled:
     scans = [
         found
         for plan in planned.plans
+        if "One-Time Filter: false" not in plan  # which is not run
         for found in re.findall(r"(?:Seq|Tid|Index|Only) Scan .*ltm_\w+.*\n.*", plan)
     ]
     assert len(scans) > 500
