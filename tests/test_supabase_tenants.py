@@ -17,6 +17,7 @@ from ltm_async import (
     LTMBackend,
     MemoryBlobStore,
     StoreError,
+    WatermarkExpiredError,
     SupabaseCatalog,
     doctor,
 )
@@ -415,6 +416,21 @@ async def test_the_collector_sweeps_and_collects_in_every_namespace(
     assert (stats.entries, stats.expired, stats.dead_blobs) == (3, 0, 0)
     assert (await alice.verify()).sound
     assert (await alice.retrieve("large")).value[0] == CANARY
+
+
+async def test_the_collector_forgets_old_deletions_and_the_feed_says_so(
+    neighbours: Neighbours,
+) -> None:
+    alice = neighbours.memory(token_of(ALICE), ALICE)
+    since = (await alice.get_changed_entries()).cursor
+    await alice.store("later", 1)
+    await alice.delete("later")
+    neighbours.clock.advance(8 * 86_400)
+    await neighbours.memory(collector(), ALICE).collect_garbage()
+    left = {row["namespace"] for row in neighbours.rows(ALICE)["ltm_deletions"]}
+    assert left == {f"{ALICE}/notes"}
+    with pytest.raises(WatermarkExpiredError):
+        await alice.get_changed_entries(cursor=since)
 
 
 async def test_the_collector_can_read_neither_values_nor_metadata(

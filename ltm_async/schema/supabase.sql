@@ -148,6 +148,7 @@ END $$;
 
 GRANT SELECT, UPDATE, DELETE ON @schema@.ltm_blobs TO ltm_collector;
 GRANT SELECT, INSERT, UPDATE, DELETE ON @schema@.ltm_deletions TO ltm_collector;
+GRANT SELECT, INSERT, UPDATE ON @schema@.ltm_pruned TO ltm_collector;
 -- To lock a row takes the right to update one column of it, which no policy then allows.
 GRANT SELECT (namespace, key, expires_at, ctid), UPDATE (updated_at), DELETE
     ON @schema@.ltm_entries TO ltm_collector;
@@ -156,6 +157,8 @@ DROP POLICY IF EXISTS ltm_collector ON @schema@.ltm_blobs;
 CREATE POLICY ltm_collector ON @schema@.ltm_blobs TO ltm_collector USING (true);
 DROP POLICY IF EXISTS ltm_collector ON @schema@.ltm_deletions;
 CREATE POLICY ltm_collector ON @schema@.ltm_deletions TO ltm_collector USING (true);
+DROP POLICY IF EXISTS ltm_collector ON @schema@.ltm_pruned;
+CREATE POLICY ltm_collector ON @schema@.ltm_pruned TO ltm_collector USING (true);
 DROP POLICY IF EXISTS ltm_collector ON @schema@.ltm_entries;
 CREATE POLICY ltm_collector ON @schema@.ltm_entries TO ltm_collector
     USING (expires_at <= (SELECT @schema@.ltm_now())) WITH CHECK (false);
