@@ -17,8 +17,8 @@ from ltm_async import (
     LTMBackend,
     MemoryBlobStore,
     StoreError,
-    WatermarkExpiredError,
     SupabaseCatalog,
+    WatermarkExpiredError,
     doctor,
 )
 from ltm_async.clock import system_clock
