@@ -9,12 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..entry import decode
-from ..errors import CorruptError, QueryError
+from ..errors import CorruptError, LTMError, QueryError
 from ..filters import Filter
 from ..protocols import Row
 from ..reading import check_instants, check_name, decode_metadata, next_after, read_batch
 from ..results import Failure
 from ..stores import Stores
+from .changing import Since, load_changes
 from .tables import Table
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Selection:
     prefix: str = ""
     wanted: Filter | None = None
     values: bool = True
+    since: Since | None = None
+    """Where the changes begin that are loaded, too."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -66,8 +69,10 @@ class Loaded:
 
     entries: int = 0
     errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
-    exception: CorruptError | None = None
+    exception: LTMError | None = None
     """The first entry that is damaged."""
+    cursor: str | None = None
+    """Where the changes end."""
 
     def leave_out(self, key: str, exc: CorruptError) -> None:
         self.exception = self.exception or exc
@@ -78,8 +83,12 @@ class Loaded:
 async def load(stores: Stores, table: Table, selection: Selection, kept: As = "json") -> Loaded:
     """Make the table ``entries`` and put the live entries of *selection* into it.
 
-    Each page is as of one moment; what is stored or deleted meanwhile may be in it or not.
+    Each page is as of one moment; what is stored or deleted meanwhile may be in it or not. The
+    changes come first, so that what they tell of is in the entries, unless it changed again.
     """
+    changed = None
+    if selection.since is not None:
+        changed = await load_changes(stores, table, selection.since)
     columns = (*_COLUMNS, _VALUE) if selection.values else _COLUMNS
     json_is = "JSON" if kept == "json" else "VARCHAR"
     named = ", ".join(f"{name} {kind or json_is}" for name, kind, _ in columns)
@@ -87,6 +96,8 @@ async def load(stores: Stores, table: Table, selection: Selection, kept: As = "j
     insert = f"INSERT INTO entries SELECT {made} FROM {_LINES}"
     await table.run(lambda cursor: cursor.execute(f"CREATE TEMP TABLE entries ({named})"))
     loaded = Loaded()
+    if changed is not None:
+        loaded.cursor, loaded.exception = changed
     async for lines in _pages(stores, selection, loaded):
         await table.run(partial(_insert, statement=insert, lines=lines))
         loaded.entries += len(lines)

@@ -54,6 +54,11 @@ class LoadedEntries:
         """As those of :class:`~ltm_async.engine.QueryResult`."""
         return self._loaded.errors
 
+    @property
+    def cursor(self) -> str | None:
+        """Where the changes end that were loaded, to begin the next at; else None."""
+        return self._loaded.cursor
+
     async def query(
         self,
         sql: str,
@@ -97,6 +102,7 @@ async def answer(
         truncated=found.truncated,
         entries=loaded.entries,
         errors=loaded.errors,
+        cursor=loaded.cursor,
         exception=loaded.exception,
     )
 

@@ -13,10 +13,12 @@ from typing import Any, Self
 from ..backend import LTMBackend
 from ..entry import check_key
 from ..errors import ClosedError, ConfigError, StoreError
+from ..feed import check_since
 from ..filters import parse_filter
 from ..stores import Stores
 from ..worker import PerProcess
 from . import exporting, importing
+from .changing import Since
 from .checking import check_arguments, check_sql
 from .connecting import Base, Opening
 from .feeding import Selection, load
@@ -31,9 +33,11 @@ class DuckDBQueryEngine:
 
     SQL sees one table, ``entries``, of the backend's namespace: ``key VARCHAR``, ``version
     BIGINT``, ``content_hash VARCHAR``, ``byte_size BIGINT``, ``inlined BOOLEAN``, ``metadata
-    JSON``, ``expires_at``, ``created_at`` and ``updated_at TIMESTAMPTZ``, and ``value JSON``. It
-    is a copy, read through the backend for each query, with the backend's checks, retries and
-    circuit breakers; nothing that SQL does changes an entry.
+    JSON``, ``expires_at``, ``created_at`` and ``updated_at TIMESTAMPTZ``, and ``value JSON``. On
+    request there is another, ``changes``: ``kind`` (``stored``, ``deleted``, ``expired`` or
+    ``damaged``) and the same columns but the value, NULL for what is gone. Both are copies, read
+    through the backend for each query, with the backend's checks, retries and circuit breakers;
+    nothing that SQL does changes an entry.
 
     Nothing is imported or connected before the first call. Usable from any event loop, and after
     a fork, where the child has a DuckDB of its own.
@@ -112,6 +116,8 @@ class DuckDBQueryEngine:
         prefix: str = "",
         metadata_filter: Mapping[str, Any] | None = None,
         values: bool = True,
+        since_snapshot_id: str | None = None,
+        cursor: str | None = None,
         limit: int = 10_000,
         timeout: float | None = None,
     ) -> QueryResult:
@@ -129,16 +135,20 @@ class DuckDBQueryEngine:
             prefix: Which keys; plain text, no pattern; empty for all.
             metadata_filter: Which entries, as :mod:`ltm_async.filters` describes.
             values: False leaves out the column ``value``, and then no value is read.
+            since_snapshot_id: There is a table ``changes``, too: all that has changed since, with
+                deletions, whatever *prefix* and *metadata_filter* say.
+            cursor: The same, since the ``cursor`` of a result of this or of the change feed.
             limit: Rows of the result, 1 to 1000000; its memory is not bounded otherwise.
             timeout: Seconds for loading and the query together; else the backend's.
 
         Raises:
             InvalidEntryError: An argument breaks a limit.
             QueryError: The SQL is refused, fails, or needs more memory than it may have.
+            WatermarkExpiredError: What has changed since then is not known any more.
             StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
         """
         check_arguments(sql, params, limit)
-        selection = selected(prefix, metadata_filter, values)
+        selection = selected(prefix, metadata_filter, values, since_snapshot_id, cursor)
 
         async def query(stores: Stores) -> QueryResult:
             table = Table(await self._base())
@@ -157,6 +167,8 @@ class DuckDBQueryEngine:
         prefix: str = "",
         metadata_filter: Mapping[str, Any] | None = None,
         values: bool = True,
+        since_snapshot_id: str | None = None,
+        cursor: str | None = None,
         timeout: float | None = None,
     ) -> LoadedEntries:
         """Load entries once, for several queries; the arguments are those of :meth:`query`.
@@ -167,7 +179,7 @@ class DuckDBQueryEngine:
             InvalidEntryError: An argument breaks a limit.
             StoreError: A store failed, whatever ``on_unavailable`` says.
         """
-        selection = selected(prefix, metadata_filter, values)
+        selection = selected(prefix, metadata_filter, values, since_snapshot_id, cursor)
         made: list[LoadedEntries] = []
 
         async def load_all(stores: Stores) -> QueryResult:
@@ -265,8 +277,16 @@ class DuckDBQueryEngine:
         return await self._opening.get().base()
 
 
-def selected(prefix: str, metadata_filter: Mapping[str, Any] | None, values: bool) -> Selection:
+def selected(
+    prefix: str,
+    metadata_filter: Mapping[str, Any] | None,
+    values: bool,
+    snapshot_id: str | None = None,
+    cursor: str | None = None,
+) -> Selection:
     if prefix != "":
         check_key(prefix, "prefix")
     wanted = None if metadata_filter is None else parse_filter(metadata_filter)
-    return Selection(prefix, wanted, values)
+    check_since(snapshot_id, cursor)
+    since = None if snapshot_id is None and cursor is None else Since(snapshot_id, cursor)
+    return Selection(prefix, wanted, values, since)

@@ -13,7 +13,7 @@ from ..results import Failure, Result
 class QueryResult(Result):
     """The rows of one query, and what they were made from."""
 
-    FIELDS: ClassVar = ("columns", "types", "rows", "truncated", "entries", "errors")
+    FIELDS: ClassVar = ("columns", "types", "rows", "truncated", "entries", "errors", "cursor")
 
     columns: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
@@ -27,6 +27,8 @@ class QueryResult(Result):
     errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
     """Entries that are damaged, which the query has not seen, and those whose value is JSON that
     DuckDB does not read, which it has seen with a value of NULL."""
+    cursor: str | None = None
+    """Where the changes end that the query has seen, to begin the next at; else None."""
 
     def to_dicts(self) -> Iterator[dict[str, Any]]:
         """Each row as a dict by column; of columns with the same name the last counts."""
