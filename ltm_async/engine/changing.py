@@ -18,18 +18,8 @@ if TYPE_CHECKING:
 
 PAGE = 1000
 
-Line: TypeAlias = tuple[
-    str,
-    str,
-    int,
-    str | None,
-    int | None,
-    bool | None,
-    str | None,
-    str | None,
-    str | None,
-    str | None,
-]
+Line: TypeAlias = tuple[str | int | bool | None, ...]
+"""A row of the table."""
 
 # Instants come as text, which DuckDB reads as exactly as Python writes it.
 _COLUMNS = (
