@@ -26,7 +26,7 @@ from .backends import PAIRS, Rig, make_rig
 LARGE = {"text": "ü" * 2_000}
 
 
-@pytest.fixture(params=PAIRS)
+@pytest.fixture(params=[*PAIRS, "supabase+s3"])
 async def rig(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> AsyncIterator[Rig]:
     rig = make_rig(request.param, tmp_path)
     yield rig

@@ -34,7 +34,7 @@ from .corpus import (
 Call = Callable[[LTMBackend], Awaitable[object]]
 
 
-@pytest.fixture(params=PAIRS)
+@pytest.fixture(params=[*PAIRS, "supabase+s3"])
 async def rig(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> AsyncIterator[Rig]:
     rig = make_rig(request.param, tmp_path)
     yield rig
