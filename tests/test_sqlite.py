@@ -81,9 +81,11 @@ async def test_readers_cannot_write(catalog: SQLiteCatalog) -> None:
 async def test_closing_leaves_one_file_and_no_thread(
     catalog: SQLiteCatalog, tmp_path: pathlib.Path
 ) -> None:
+    before = threading.enumerate()  # other tests' may be ending
     await catalog.track_entry(SPACE, small("k"), write_id=new_write_id())
-    assert any("ltm-sqlite" in thread.name for thread in threading.enumerate())
-    ending = [thread for thread in threading.enumerate() if "ltm-sqlite" in thread.name]
+    await catalog.get_entry(SPACE, "k")
+    ending = [thread for thread in threading.enumerate() if thread not in before]
+    assert {thread.name for thread in ending} == {"ltm-sqlite-writer", "ltm-sqlite-reader"}
     await catalog.aclose()
     for thread in ending:
         await asyncio.to_thread(thread.join, 10)
