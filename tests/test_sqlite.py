@@ -78,10 +78,9 @@ async def test_readers_cannot_write(catalog: SQLiteCatalog) -> None:
         await catalog._read(lambda conn, _now: conn.execute("DELETE FROM ltm_entries"))
 
 
-async def test_closing_leaves_one_file_and_no_thread(
-    catalog: SQLiteCatalog, tmp_path: pathlib.Path
-) -> None:
+async def test_closing_leaves_one_file_and_no_thread(path: str, tmp_path: pathlib.Path) -> None:
     before = threading.enumerate()  # other tests' may be ending
+    catalog = SQLiteCatalog(path)
     await catalog.track_entry(SPACE, small("k"), write_id=new_write_id())
     await catalog.get_entry(SPACE, "k")
     ending = [thread for thread in threading.enumerate() if thread not in before]
