@@ -278,6 +278,9 @@ async def test_every_statement_finds_its_rows_by_an_index(
             # The namespace alone would read all of it; texts are counted, up to a limit.
             found_by = r"key|\bid\b|blob_id|expires_at|due_at|\w+ed_at|_by|words"
             assert re.search(found_by, condition) or "LIMIT in_counted" in plan, plan
+        # By this index all of a namespace would be read for a key.
+        for scan in re.findall(r"Scan using ltm_\w+_changed .*\n.*", plan):
+            assert "changed_by" in scan, plan
         # What is switched off costs 10^10; a plan with that is compiled each time it runs.
         assert not re.search(r"cost=\d{10}", plan), plan
         # Sorting for the first rows of an order would read all that come after them.

@@ -30,17 +30,26 @@ def filled(supabase_server: PostgREST, console: Console) -> Iterator[Project]:
     project.clear()
 
 
-async def test_under_policies_every_statement_finds_its_rows_by_an_index(filled: Project) -> None:
+@pytest.mark.parametrize("at_first", [False, True], ids=["analyzed", "grown"])
+async def test_under_policies_every_statement_finds_its_rows_by_an_index(
+    filled: Project, at_first: bool
+) -> None:
     """A policy is asked before any operator that might tell something, unless that is known to
     tell nothing; those of text search are not.
     """
-    await asyncio.to_thread(fill, filled, 5_000)
-    await asyncio.to_thread(filled.run, OTHERS)
-    await asyncio.to_thread(filled.run, "; ".join(f"ANALYZE {{}}{table}" for table in TABLES))
     planned = Planned(filled)
     async with planned as conn:
         await conn.execute("SET ROLE authenticated")
         await conn.execute("SELECT set_config('request.jwt.claims', $1, false)", USER)
+        if at_first:
+            for _ in range(7):  # plans are made, and kept, for tables as small as that
+                await run_every_function(conn, 10)
+            filled.clear()
+        await asyncio.to_thread(fill, filled, 5_000)
+        await asyncio.to_thread(filled.run, OTHERS)
+        if not at_first:
+            await asyncio.to_thread(filled.run, "; ".join(f"ANALYZE {{}}{t}" for t in TABLES))
+        planned.plans.clear()
         for _ in range(7):
             await run_every_function(conn, 10)
     scans = [
@@ -54,5 +63,6 @@ async def test_under_policies_every_statement_finds_its_rows_by_an_index(filled:
         assert "Seq Scan" not in scan, scan
         found_by = r"(Index|TID) Cond: .*(namespace = |ctid = )"
         assert re.search(found_by, scan), scan
-        keys = r"key|blob_id|expires_at|due_at|deleted_at|changed_by|ctid"
-        assert re.search(keys, scan) or "ltm_texts" in scan, scan
+        keys = r"key|blob_id|expires_at|due_at|deleted_at|ctid"
+        by = "changed_by" if "_changed on" in scan else keys
+        assert re.search(by, scan) or "ltm_texts" in scan, scan

@@ -87,10 +87,12 @@ CREATE SEQUENCE IF NOT EXISTS @schema@.ltm_version;
 ALTER TABLE @schema@.ltm_entries ADD COLUMN IF NOT EXISTS changed_by xid8 NOT NULL DEFAULT '0';
 ALTER TABLE @schema@.ltm_deletions ADD COLUMN IF NOT EXISTS changed_by xid8 NOT NULL DEFAULT '0',
     ADD COLUMN IF NOT EXISTS expired boolean NOT NULL DEFAULT false;
+-- Partial, so that no plan made while there are few rows looks for a key by them: what asks for
+-- changes says that changed_by is not below 0, which it never is.
 CREATE INDEX IF NOT EXISTS ltm_entries_changed
-    ON @schema@.ltm_entries (namespace, changed_by, key);
+    ON @schema@.ltm_entries (namespace, changed_by, key) WHERE changed_by >= '0';
 CREATE INDEX IF NOT EXISTS ltm_deletions_changed
-    ON @schema@.ltm_deletions (namespace, changed_by, key);
+    ON @schema@.ltm_deletions (namespace, changed_by, key) WHERE changed_by >= '0';
 -- Rows that were restored into another cluster have numbers that are yet to come in this one.
 UPDATE @schema@.ltm_entries SET changed_by = pg_current_xact_id()
     WHERE changed_by >= pg_snapshot_xmax(pg_current_snapshot());
@@ -742,9 +744,11 @@ BEGIN
     END IF;
     IF coalesce(
         (SELECT true FROM @schema@.ltm_entries
-        WHERE namespace = in_namespace AND changed_by >= ends ORDER BY changed_by LIMIT 1),
+        WHERE namespace = in_namespace AND changed_by >= ends AND changed_by >= '0'
+        ORDER BY changed_by LIMIT 1),
         (SELECT true FROM @schema@.ltm_deletions
-        WHERE namespace = in_namespace AND changed_by >= ends ORDER BY changed_by LIMIT 1)
+        WHERE namespace = in_namespace AND changed_by >= ends AND changed_by >= '0'
+        ORDER BY changed_by LIMIT 1)
     ) THEN
         RAISE EXCEPTION 'rows of another cluster' USING ERRCODE = 'LT006';
     END IF;
@@ -761,7 +765,7 @@ BEGIN
             e.metadata, e.expires_at, e.created_at, e.updated_at
         FROM @schema@.ltm_entries AS e
         WHERE e.namespace = in_namespace AND (e.changed_by, e.key) > (after, in_after_key)
-            AND e.changed_by < pg_snapshot_xmax(upper)
+            AND e.changed_by >= '0' AND e.changed_by < pg_snapshot_xmax(upper)
             AND pg_visible_in_snapshot(e.changed_by, upper)
             AND (seen IS NULL OR NOT pg_visible_in_snapshot(e.changed_by, seen))
         ORDER BY e.changed_by, e.key LIMIT in_limit)
@@ -770,12 +774,12 @@ BEGIN
             d.changed_by, d.key, d.version, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
         FROM @schema@.ltm_deletions AS d
         WHERE d.namespace = in_namespace AND (d.changed_by, d.key) > (after, in_after_key)
-            AND d.changed_by < pg_snapshot_xmax(upper)
+            AND d.changed_by >= '0' AND d.changed_by < pg_snapshot_xmax(upper)
             AND pg_visible_in_snapshot(d.changed_by, upper)
             AND (seen IS NULL OR NOT pg_visible_in_snapshot(d.changed_by, seen))
-            AND NOT EXISTS (
-                SELECT FROM @schema@.ltm_entries AS e
-                WHERE e.namespace = in_namespace AND e.key = d.key)
+            AND (
+                SELECT true FROM @schema@.ltm_entries AS e
+                WHERE e.namespace = in_namespace AND e.key = d.key LIMIT 1) IS NULL
         ORDER BY d.changed_by, d.key LIMIT in_limit)
     ) AS c (kind, changed_by, key, version, content_hash, byte_size, inlined_value, blob_id,
         metadata, expires_at, created_at, updated_at)
