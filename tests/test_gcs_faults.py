@@ -501,10 +501,11 @@ OPERATIONS: dict[str, Callable[[LTMBackend], Awaitable[Any]]] = {
 async def test_every_call_ends_in_time_and_leaves_the_old_value_or_the_new_one(
     rig: Rig, operation: str, broken: str, once: bool
 ) -> None:
-    for key in ("k", "other"):
-        await rig.ltm.store(key, OLD)
-    await rig.ltm.store("dead", OLD)
-    await rig.ltm.store("dead", "small")  # a blob to collect
+    async with LTMBackend(rig.catalog, rig.blobs, on_unavailable="raise") as unhurried:
+        for key in ("k", "other"):
+            await unhurried.store(key, OLD)
+        await unhurried.store("dead", OLD)
+        await unhurried.store("dead", "small")  # a blob to collect
     answer = BROKEN[broken]
     rig.proxy.plan = lambda number, asked: answer if number == 0 or not once else None
     result: Any = None
