@@ -96,7 +96,7 @@ SETTINGS = (
     Setting("memory, retries", IN_PROCESS, retries=True, stores="memory"),
     Setting("postgres+local", MODES, retries=False, stores="postgres+local"),
     Setting("postgres+local, retries", IN_PROCESS, retries=True, stores="postgres+local"),
-    Setting("postgres+s3", FEWER, retries=False, stores="postgres+s3"),
+    Setting("postgres+s3", SLOW, retries=False, stores="postgres+s3"),
     Setting("supabase+local", FEWER, retries=False, stores="supabase+local"),
     Setting("supabase+s3", SLOW, retries=False, stores="supabase+s3"),
     Setting("firestore+local", SLOW, retries=False, stores="firestore+local"),
