@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...cursors import DELETIONS_KEPT_US
 from ...dsn import Address
-from ...entry import NEVER, Expiry, prefix_end
+from ...entry import Expiry
 from ...errors import ClosedError
 from ...filters import Filter
 from ...passes import SnapshotPass, to_snapshot
@@ -19,7 +18,6 @@ from ...protocols import (
     DueBlob,
     LedgerBlob,
     Matches,
-    Outcome,
     Removed,
     Reservation,
     Resolved,
@@ -29,20 +27,14 @@ from ...protocols import (
     Written,
 )
 from ...shared import Shared
+from ...sql_functions import end_of, in_lock_order, to_commit, to_resolved, to_written
 from ...text import Query
-from ...tsearch import answer, ask, to_tsvector
+from ...tsearch import answer, ask
 from .connecting import close, connect
 from .options import PoolKey
 
 if TYPE_CHECKING:
     from .pool import Connections
-
-AFTER_ALL_KEYS = "\U0010ffff" * 257
-"""Above every key: longer than one may be, of the last character."""
-
-T = TypeVar("T")
-
-_by_key = operator.attrgetter("key")
 
 
 class PostgresCatalog(Catalog):
@@ -103,36 +95,17 @@ class PostgresCatalog(Catalog):
     async def track_entries_batch(
         self, namespace: str, writes: Sequence[Write], *, write_id: str
     ) -> Written:
-        ordered = sorted(writes, key=_by_key)  # as the database locks them
-        keys, hashes, sizes, values, blob_ids, metadata, expiries, versions, texts = zip(
-            *ordered, strict=True
-        )
-        indexed = None if texts.count(None) == len(texts) else texts
+        ordered = in_lock_order(writes)
+        commit = to_commit(namespace, ordered)
         found = await self._call(
             "commit",
             namespace,
             write_id,
-            keys,
-            hashes,
-            sizes,
-            values,
-            _unless_empty(blob_ids),
-            metadata,
-            _unless_empty([expiry.ttl_us for expiry in expiries]),
-            _unless_empty([expiry.at_us for expiry in expiries]),
-            _unless_empty(versions),
-            indexed and [words and to_tsvector(namespace, words) for words in indexed],
-            indexed and [words and words.count(" ") + 1 for words in indexed],
-            keys=keys,
-            versions=versions,
+            *commit,
+            keys=commit.in_keys,
+            versions=commit.in_versions or (),
         )
-        version, now_us, unchanged = found[0]
-        ends = {
-            write.key: end
-            for write in ordered
-            if write.expiry is not NEVER and (end := write.expiry.resolve(now_us)) is not None
-        }
-        return Written(version, [keys[place - 1] for place in unchanged], ends)
+        return to_written(ordered, *found[0])
 
     async def get_entries_batch(self, namespace: str, keys: Sequence[str]) -> list[Row]:
         return list(map(Row._make, await self._call("get", namespace, keys)))
@@ -174,10 +147,7 @@ class PostgresCatalog(Catalog):
     async def list_entries(
         self, namespace: str, *, prefix: str = "", after: str = "", limit: int
     ) -> list[Row]:
-        end = prefix_end(prefix)
-        found = await self._call(
-            "list", namespace, prefix, after, AFTER_ALL_KEYS if end is None else end, limit
-        )
+        found = await self._call("list", namespace, prefix, after, end_of(prefix), limit)
         return list(map(Row._make, found))
 
     async def search_entries(
@@ -212,10 +182,7 @@ class PostgresCatalog(Catalog):
         grace_us: int,
     ) -> Resolved:
         found = await self._call("resolve_write", namespace, write_id, keys, blob_ids, grace_us)
-        known, committed, version = found[0]
-        if committed or version is not None:
-            return Resolved(Outcome.STORED, version)
-        return Resolved(Outcome.FAILED if known else Outcome.UNKNOWN)
+        return to_resolved(*found[0])
 
     async def resolve_removal(
         self, namespace: str, write_id: str, keys: Sequence[str]
@@ -269,8 +236,3 @@ class PostgresCatalog(Catalog):
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the postgres catalog is closed")
-
-
-def _unless_empty(column: Sequence[T]) -> Sequence[T] | None:
-    """*column*, or None where all it holds is: a null is as much work for asyncpg as a value."""
-    return None if column.count(None) == len(column) else column

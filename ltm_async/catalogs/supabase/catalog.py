@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...entry import NEVER, Expiry, prefix_end
+from ...cursors import DELETIONS_KEPT_US
+from ...entry import Expiry
 from ...errors import ClosedError
 from ...filters import Filter
 from ...passes import SnapshotPass, to_snapshot
@@ -18,7 +18,6 @@ from ...protocols import (
     DueBlob,
     LedgerBlob,
     Matches,
-    Outcome,
     Removed,
     Reservation,
     Resolved,
@@ -28,23 +27,17 @@ from ...protocols import (
     Written,
 )
 from ...shared import Shared
+from ...sql_functions import end_of, in_lock_order, to_commit, to_resolved, to_written
 from ...text import Query
-from ...tsearch import answer, ask, to_tsvector
+from ...tsearch import answer, ask
 from .connecting import Isolation, close, connect, isolation
 from .options import NAME, AccessToken, ClientKey, check_options
 
 if TYPE_CHECKING:
     from .client import Client
 
-DELETIONS_KEPT_US = 7 * 86_400 * 1_000_000
-AFTER_ALL_KEYS = "\U0010ffff" * 257
-"""Above every key: longer than one may be, of the last character."""
 BATCH_BYTES = 32 * 1024 * 1024
 """Twice that once it is escaped, which is below what gateways take: 100 MB at Supabase's."""
-
-T = TypeVar("T")
-
-_by_key = operator.attrgetter("key")
 
 
 class SupabaseCatalog(Catalog):
@@ -121,38 +114,15 @@ class SupabaseCatalog(Catalog):
     async def track_entries_batch(
         self, namespace: str, writes: Sequence[Write], *, write_id: str
     ) -> Written:
-        ordered = sorted(writes, key=_by_key)  # as the database locks them
-        keys, hashes, sizes, values, blob_ids, metadata, expiries, versions, texts = zip(
-            *ordered, strict=True
-        )
-        indexed = _unless_empty(texts)
-        ((version, now_us, unchanged),) = await self._call(
+        ordered = in_lock_order(writes)
+        commit = to_commit(namespace, ordered)
+        (found,) = await self._call(
             "commit",
-            {
-                "in_namespace": namespace,
-                "in_write_id": write_id,
-                "in_keys": keys,
-                "in_hashes": hashes,
-                "in_sizes": sizes,
-                "in_values": values,
-                "in_blob_ids": _unless_empty(blob_ids),
-                "in_metadata": metadata,
-                "in_ttls": _unless_empty([expiry.ttl_us for expiry in expiries]),
-                "in_ends": _unless_empty([expiry.at_us for expiry in expiries]),
-                "in_versions": _unless_empty(versions),
-                "in_texts": indexed
-                and [words and to_tsvector(namespace, words) for words in indexed],
-                "in_lengths": indexed and [words and words.count(" ") + 1 for words in indexed],
-            },
-            keys=keys,
-            versions=versions,
+            {"in_namespace": namespace, "in_write_id": write_id, **commit._asdict()},
+            keys=commit.in_keys,
+            versions=commit.in_versions or (),
         )
-        ends = {
-            write.key: end
-            for write in ordered
-            if write.expiry is not NEVER and (end := write.expiry.resolve(now_us)) is not None
-        }
-        return Written(version, [keys[place - 1] for place in unchanged], ends)
+        return to_written(ordered, *found)
 
     async def get_entries_batch(self, namespace: str, keys: Sequence[str]) -> list[Row]:
         found = await self._call("get", {"in_namespace": namespace, "in_keys": keys})
@@ -206,14 +176,13 @@ class SupabaseCatalog(Catalog):
     async def list_entries(
         self, namespace: str, *, prefix: str = "", after: str = "", limit: int
     ) -> list[Row]:
-        end = prefix_end(prefix)
         found = await self._call(
             "list",
             {
                 "in_namespace": namespace,
                 "in_start": prefix,
                 "in_after": after,
-                "in_end": AFTER_ALL_KEYS if end is None else end,
+                "in_end": end_of(prefix),
                 "in_limit": limit,
             },
         )
@@ -279,7 +248,7 @@ class SupabaseCatalog(Catalog):
         blob_ids: Sequence[str],
         grace_us: int,
     ) -> Resolved:
-        ((known, committed, version),) = await self._call(
+        (found,) = await self._call(
             "resolve_write",
             {
                 "in_namespace": namespace,
@@ -289,9 +258,7 @@ class SupabaseCatalog(Catalog):
                 "in_grace": grace_us,
             },
         )
-        if committed or version is not None:
-            return Resolved(Outcome.STORED, version)
-        return Resolved(Outcome.FAILED if known else Outcome.UNKNOWN)
+        return to_resolved(*found)
 
     async def resolve_removal(
         self, namespace: str, write_id: str, keys: Sequence[str]
@@ -376,8 +343,3 @@ class SupabaseCatalog(Catalog):
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the supabase catalog is closed")
-
-
-def _unless_empty(column: Sequence[T]) -> Sequence[T] | None:
-    """*column*, or None where all it holds is: less to send."""
-    return None if column.count(None) == len(column) else column

@@ -1,0 +1,89 @@
+"""What the SQL functions of a catalog take and give, by whichever way they are called."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+from .entry import NEVER, prefix_end
+from .protocols import Outcome, Resolved, Write, Written
+from .tsearch import to_tsvector
+
+T = TypeVar("T")
+
+AFTER_ALL_KEYS = "\U0010ffff" * 257
+"""Above every key: longer than one may be, of the last character."""
+
+_by_key = operator.attrgetter("key")
+
+
+class Commit(NamedTuple):
+    """The arguments of ``ltm_commit`` behind the namespace and the write's id."""
+
+    in_keys: Sequence[str]
+    in_hashes: Sequence[str]
+    in_sizes: Sequence[int]
+    in_values: Sequence[str | None]
+    in_blob_ids: Sequence[str | None] | None
+    in_metadata: Sequence[str]
+    in_ttls: Sequence[int | None] | None
+    in_ends: Sequence[int | None] | None
+    in_versions: Sequence[int | None] | None
+    in_texts: Sequence[str | None] | None
+    in_lengths: Sequence[int | None] | None
+
+
+def in_lock_order(writes: Sequence[Write]) -> list[Write]:
+    """*writes* as the database locks their rows."""
+    return sorted(writes, key=_by_key)
+
+
+def to_commit(namespace: str, ordered: Sequence[Write]) -> Commit:
+    keys, hashes, sizes, values, blob_ids, metadata, expiries, versions, texts = zip(
+        *ordered, strict=True
+    )
+    indexed = _unless_empty(texts)
+    return Commit(
+        keys,
+        hashes,
+        sizes,
+        values,
+        _unless_empty(blob_ids),
+        metadata,
+        _unless_empty([expiry.ttl_us for expiry in expiries]),
+        _unless_empty([expiry.at_us for expiry in expiries]),
+        _unless_empty(versions),
+        indexed and [words and to_tsvector(namespace, words) for words in indexed],
+        indexed and [words and words.count(" ") + 1 for words in indexed],
+    )
+
+
+def to_written(
+    ordered: Sequence[Write], version: int, now_us: int, unchanged: Sequence[int]
+) -> Written:
+    """What ``ltm_commit`` did; *unchanged* are places, from 1."""
+    ends = {
+        write.key: end
+        for write in ordered
+        if write.expiry is not NEVER and (end := write.expiry.resolve(now_us)) is not None
+    }
+    return Written(version, [ordered[place - 1].key for place in unchanged], ends)
+
+
+def to_resolved(known: int, committed: bool, version: int | None) -> Resolved:
+    """What ``ltm_resolve_write`` found."""
+    if committed or version is not None:
+        return Resolved(Outcome.STORED, version)
+    return Resolved(Outcome.FAILED if known else Outcome.UNKNOWN)
+
+
+def end_of(prefix: str) -> str:
+    """Above all keys that begin with *prefix*."""
+    end = prefix_end(prefix)
+    return AFTER_ALL_KEYS if end is None else end
+
+
+def _unless_empty(column: Sequence[T]) -> Sequence[T] | None:
+    """*column*, or None where all it holds is: a null is as much to send as a value."""
+    return None if column.count(None) == len(column) else column
