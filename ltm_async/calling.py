@@ -99,7 +99,11 @@ class Caller:
         self, call: Callable[[], Awaitable[T]], errors: tuple[type[StoreError], ...]
     ) -> T:
         """One call with its retries counts once for the breaker."""
-        self._breaker.admit()
+        try:
+            self._breaker.admit()
+        except UnavailableError:
+            await asyncio.sleep(0)  # who tries again at once must not keep the probe from ending
+            raise
         try:
             result = await self._again(call, errors)
         except _DOWN:

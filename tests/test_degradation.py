@@ -12,7 +12,7 @@ import pytest
 
 from ltm_async import ConflictError, LTMBackend, OutcomeUnknownError, RateLimitedError, RetryPolicy
 from ltm_async.calling import FAILURES_TO_OPEN, RETRY_TOKENS, Breaker
-from ltm_async.errors import UnavailableError
+from ltm_async.errors import StoreError, UnavailableError
 from ltm_async.fallback import MAX_BYTES, Fallback
 from ltm_async.testing import Faults, Mode
 
@@ -326,6 +326,28 @@ async def test_a_caller_that_goes_away_says_nothing_about_the_store(
         await asyncio.gather(task, return_exceptions=True)
     rig.faults.at = None
     assert (await rig.ltm.store("k", 1)).stored
+
+
+async def test_who_asks_again_at_once_lets_the_probe_end(tmp_path: pathlib.Path) -> None:
+    """A refusal gives way to the other tasks, among them the one that finds the store up again."""
+    rig = make_rig("memory+memory", tmp_path, Hangs(at=0), on_unavailable="raise", timeout=0.05)
+    for _ in range(FAILURES_TO_OPEN):
+        with pytest.raises(StoreError):
+            await rig.ltm.retrieve("k")
+    others_ran = 0
+
+    async def other() -> None:
+        nonlocal others_ran
+        while True:
+            others_ran += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    for _ in range(10):
+        with pytest.raises(UnavailableError):
+            await rig.ltm.retrieve("k")
+    beside.cancel()
+    assert others_ran >= 10
 
 
 # The breaker itself
