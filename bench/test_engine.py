@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import sqlite3
 import time
@@ -17,6 +19,8 @@ from ltm_async.entry import blob_path
 
 INIT_BUDGET_MS = 50.0
 LOAD_BUDGET = 2.5
+CANCEL_BUDGET_MS = 100.0
+HEAVY = "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE hash(a.range, b.range) = 7"
 SQL = (
     "SELECT value->>'agent' AS agent, count(*) AS n, avg((value->>'confidence')::DOUBLE) AS mean,"
     " max(length(value)) AS longest FROM entries GROUP BY agent ORDER BY agent"
@@ -56,6 +60,32 @@ def test_start(bench: Bench) -> None:
         spent_ms = [run[phase] for run in imported]
         bench.report(spread(f"engine, DuckDB imported: {phase}", spent_ms, limit=limit))
         bench.report(spread(f"engine, cold: {phase}", [run[phase] for run in cold]))
+
+
+def test_cancel(bench: Bench) -> None:
+    """From the cancellation of a query that is at work to the end of its call."""
+
+    async def measure() -> list[float]:
+        spent_ms = []
+        async with (
+            LTMBackend("memory:", "memory:") as ltm,
+            DuckDBQueryEngine(ltm, threads=2) as engine,
+            await engine.load() as loaded,
+        ):
+            for _ in range(bench.pick(101, 2)):
+                task = asyncio.create_task(loaded.query(HEAVY))
+                await asyncio.sleep(0.05)
+                assert not task.done()
+                task.cancel()
+                began = time.perf_counter()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+                spent_ms.append((time.perf_counter() - began) * 1e3)
+                assert (await loaded.query("SELECT 1")).rows == [(1,)], "it has ended"
+        return spent_ms
+
+    spent_ms = bench.run(measure)
+    bench.report(spread("cancel a query that is at work", spent_ms, limit=CANCEL_BUDGET_MS))
 
 
 class BareDuckDB:

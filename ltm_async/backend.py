@@ -778,3 +778,11 @@ class LTMBackend:
         return await self._runner.call(
             "stats", stats, lambda exc: StatsResult(exception=exc), timeout
         )
+
+
+def runner_of(ltm: LTMBackend) -> Runner:
+    """What runs the calls of *ltm*, for a part of this package that has calls of its own.
+
+    They share its stores, deadline, retries and circuit breakers, and end when it is closed.
+    """
+    return ltm._runner  # the class's own module

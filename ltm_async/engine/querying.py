@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from ..backend import LTMBackend
+from ..backend import LTMBackend, runner_of
 from ..entry import check_key
 from ..errors import ClosedError, ConfigError, StoreError
 from ..feed import check_since
@@ -77,7 +77,7 @@ class DuckDBQueryEngine:
             max_queries=max_queries,
         )
         self._ltm = ltm
-        self._runner = ltm._runner  # so that its deadline, retries and breakers are the engine's
+        self._runner = runner_of(ltm)
         self._options = options
         self._opening = PerProcess(lambda: Opening(options))
         self._closed = False
