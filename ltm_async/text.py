@@ -137,22 +137,22 @@ def _strings(value: object) -> Iterator[str]:
             nodes.extend(reversed(node[:left]))
 
 
-def parse_query(given: object) -> Query:
-    """What *given* seeks.
+def parse_query(given: object, name: str = "query") -> Query:
+    """What *given*, the argument *name*, seeks.
 
     Raises:
         InvalidEntryError: It is no text of 1 to 1,024 bytes with 1 to 32 words or phrases.
     """
-    check_text("query", given, MAX_QUERY_BYTES)
+    check_text(name, given, MAX_QUERY_BYTES)
     terms: dict[Term, None] = {}
     for phrase, piece in _PIECE.findall(str(given)):
         words = tuple(words_of(phrase or piece))
         if words:
             terms[Term(words, piece.endswith("*"), bool(phrase))] = None
     if not terms:
-        raise InvalidEntryError(f"query is {shown(given)}, it needs a letter or a digit")
+        raise InvalidEntryError(f"{name} is {shown(given)}, it needs a letter or a digit")
     if len(terms) > MAX_TERMS:
-        raise InvalidEntryError(f"query has {len(terms)} words, the limit is {MAX_TERMS}")
+        raise InvalidEntryError(f"{name} has {len(terms)} words, the limit is {MAX_TERMS}")
     return Query(tuple(terms))
 
 

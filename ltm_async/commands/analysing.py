@@ -30,6 +30,10 @@ def query(
     without_values: Annotated[
         bool, typer.Option("--without-values", help="Read no values: faster, and no such column.")
     ] = False,
+    search: Annotated[
+        str | None,
+        typer.Option(help="Words, as in search: a table matches more, of key and score."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows at most.")] = 10_000,
 ) -> int:
     """Run one SELECT over the entries, with DuckDB; a row is an object on a line of its own."""
@@ -43,6 +47,7 @@ def query(
                     prefix=prefix,
                     metadata_filter=wanted,
                     values=not without_values,
+                    search=search,
                     limit=limit,
                 )
         async with channel(stdout()) as out:

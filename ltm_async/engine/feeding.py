@@ -15,6 +15,7 @@ from ..protocols import Row
 from ..reading import check_instants, check_name, decode_metadata, next_after, read_batch
 from ..results import Failure
 from ..stores import Stores
+from ..text import text_of
 from .changing import Since, load_changes
 from .tables import Table
 
@@ -29,8 +30,8 @@ INSERT_BYTES = 1024 * 1024
 MAX_NAMED = 1000
 """Entries that a result names as damaged."""
 
-Line: TypeAlias = tuple[str, int, str, int, bool, str, int | None, int, int, str | None]
-"""A row of the table; the value comes last."""
+Line: TypeAlias = tuple[str, int, str, int, bool, str, int | None, int, int, str | None, object]
+"""A row of the table; last come the value as text and what it is made from."""
 
 # The name of each column, its type, where it is not JSON, and how it is made of a line.
 _COLUMNS = (
@@ -45,6 +46,7 @@ _COLUMNS = (
     ("updated_at", "TIMESTAMPTZ", "make_timestamptz(line[9]::BIGINT)"),
 )
 _VALUE = ("value", "", "TRY_CAST(line[10] AS {})")
+_WORDS = ("words", "VARCHAR", "line[11]")
 COLUMN_NAMES = frozenset(name for name, *_ in (*_COLUMNS, _VALUE))
 _LINES = "(SELECT unnest(from_json($1::VARCHAR, '[[\"VARCHAR\"]]')) AS line)"
 
@@ -59,6 +61,8 @@ class Selection:
     prefix: str = ""
     wanted: Filter | None = None
     values: bool = True
+    words: bool = False
+    """With the text by which an entry is found, in a column more."""
     since: Since | None = None
     """Where the changes begin that are loaded, too."""
 
@@ -73,6 +77,7 @@ class Loaded:
     """The first entry that is damaged."""
     cursor: str | None = None
     """Where the changes end."""
+    has_words: bool = False
 
     def leave_out(self, key: str, exc: CorruptError) -> None:
         self.exception = self.exception or exc
@@ -89,17 +94,18 @@ async def load(stores: Stores, table: Table, selection: Selection, kept: As = "j
     changed = None
     if selection.since is not None:
         changed = await load_changes(stores, table, selection.since)
-    columns = (*_COLUMNS, _VALUE) if selection.values else _COLUMNS
+    columns = (*_COLUMNS, *([_VALUE] if selection.values else []))
+    columns += (_WORDS,) if selection.words else ()
     json_is = "JSON" if kept == "json" else "VARCHAR"
     named = ", ".join(f"{name} {kind or json_is}" for name, kind, _ in columns)
     made = ", ".join(made if kind else made.format(json_is) for _, kind, made in columns)
     insert = f"INSERT INTO entries SELECT {made} FROM {_LINES}"
     await table.run(lambda cursor: cursor.execute(f"CREATE TEMP TABLE entries ({named})"))
-    loaded = Loaded()
+    loaded = Loaded(has_words=selection.words)
     if changed is not None:
         loaded.cursor, loaded.exception = changed
     async for lines in _pages(stores, selection, loaded):
-        await table.run(partial(_insert, statement=insert, lines=lines))
+        await table.run(partial(_insert, statement=insert, lines=lines, words=selection.words))
         loaded.entries += len(lines)
     if selection.values and kept == "json":
         unread = await table.run(_unread)
@@ -108,8 +114,11 @@ async def load(stores: Stores, table: Table, selection: Selection, kept: As = "j
     return loaded
 
 
-def _insert(cursor: duckdb.DuckDBPyConnection, statement: str, lines: Sequence[Line]) -> None:
-    cursor.execute(statement, [json.dumps(lines, separators=(",", ":"), ensure_ascii=False)])
+def _insert(
+    cursor: duckdb.DuckDBPyConnection, statement: str, lines: Sequence[Line], words: bool
+) -> None:
+    made = [(*line[:-1], text_of(line[0], line[-1]) if words else None) for line in lines]
+    cursor.execute(statement, [json.dumps(made, separators=(",", ":"), ensure_ascii=False)])
 
 
 def _unread(cursor: duckdb.DuckDBPyConnection) -> list[str]:
@@ -147,7 +156,7 @@ async def _pages(
             if selection.wanted is None or selection.wanted.matches(metadata):
                 chosen.append(row)
         if not selection.values:
-            yield [_line(row, None) for row in chosen]
+            yield [_line(row, None, None) for row in chosen]
         else:
             for part in _parts(chosen, READ_BYTES, min(PAGE, stores.batch_size)):
                 async for lines in _read(stores, selection, part, loaded):
@@ -174,10 +183,10 @@ async def _read(
             found.append(row)
     found.sort(key=lambda row: row.key)
     for part in _parts(found, INSERT_BYTES, PAGE):
-        yield [_line(row, read.texts[row.key]) for row in part]
+        yield [_line(row, read.texts[row.key], read.values[row.key]) for row in part]
 
 
-def _line(row: Row, value: str | None) -> Line:
+def _line(row: Row, text: str | None, value: object) -> Line:
     return (
         row.key,
         row.version,
@@ -188,6 +197,7 @@ def _line(row: Row, value: str | None) -> Line:
         row.expires_at,
         row.created_at,
         row.updated_at,
+        text,
         value,
     )
 

@@ -8,12 +8,14 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from ..errors import StoreError
+from ..errors import InvalidEntryError, StoreError
 from ..results import Failure
 from ..running import Runner
 from ..stores import Stores
+from ..text import Query, parse_query
 from .checking import check_arguments, check_sql
 from .feeding import Loaded
+from .matching import find_matches
 from .results import QueryResult
 from .running import run_sql
 from .tables import Table
@@ -64,21 +66,26 @@ class LoadedEntries:
         sql: str,
         params: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
+        search: str | None = None,
         limit: int = 10_000,
         timeout: float | None = None,
     ) -> QueryResult:
         """As :meth:`DuckDBQueryEngine.query`, without loading anything.
 
         Raises:
-            InvalidEntryError: An argument breaks a limit.
+            InvalidEntryError: An argument breaks a limit, or *search* is given and the entries were
+                not loaded with *index_text*.
             QueryError: The SQL is refused or fails.
             ClosedError: The entries are no longer loaded.
         """
         check_arguments(sql, params, limit)
+        sought = None if search is None else parse_query(search, "search")
+        if sought is not None and not self._loaded.has_words:
+            raise InvalidEntryError("search needs entries that were loaded with index_text=True")
 
         async def query(_: Stores) -> QueryResult:
             await self._table.run(partial(check_sql, sql=sql))
-            return await answer(self._table, self._loaded, sql, params, limit)
+            return await answer(self._table, self._loaded, sql, params, sought, limit)
 
         return await self._runner.call("query", query, failed_query, timeout)
 
@@ -92,9 +99,11 @@ async def answer(
     loaded: Loaded,
     sql: str,
     params: Sequence[Any] | Mapping[str, Any] | None,
+    sought: Query | None,
     limit: int,
 ) -> QueryResult:
-    found = await table.run(partial(run_sql, sql=sql, params=params, limit=limit))
+    prepare = None if sought is None else partial(find_matches, query=sought)
+    found = await table.run(partial(run_sql, sql=sql, params=params, limit=limit, prepare=prepare))
     return QueryResult(
         columns=found.columns,
         types=found.types,

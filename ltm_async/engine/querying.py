@@ -12,10 +12,11 @@ from typing import Any, Self
 
 from ..backend import LTMBackend, runner_of
 from ..entry import check_key
-from ..errors import ClosedError, ConfigError, StoreError
+from ..errors import ClosedError, ConfigError, InvalidEntryError, StoreError
 from ..feed import check_since
 from ..filters import parse_filter
 from ..stores import Stores
+from ..text import parse_query
 from ..worker import PerProcess
 from . import exporting, importing
 from .changing import Since
@@ -23,6 +24,7 @@ from .checking import check_arguments, check_sql
 from .connecting import Base, Opening
 from .feeding import Selection, load
 from .loading import LoadedEntries, answer, failed_query
+from .matching import index_words
 from .options import EngineOptions, default_threads
 from .results import ExportParquetResult, ImportParquetResult, QueryResult
 from .tables import Table
@@ -116,6 +118,7 @@ class DuckDBQueryEngine:
         prefix: str = "",
         metadata_filter: Mapping[str, Any] | None = None,
         values: bool = True,
+        search: str | None = None,
         since_snapshot_id: str | None = None,
         cursor: str | None = None,
         limit: int = 10_000,
@@ -135,6 +138,10 @@ class DuckDBQueryEngine:
             prefix: Which keys; plain text, no pattern; empty for all.
             metadata_filter: Which entries, as :mod:`ltm_async.filters` describes.
             values: False leaves out the column ``value``, and then no value is read.
+            search: There is a table ``matches``, too, of the ``key`` and ``score`` of each entry
+                that has these words. They are sought and ranked as by :meth:`LTMBackend.search`, but
+                with no index in the catalog, and without its limit of 200. And ``entries`` has a
+                column ``words``: the text that is searched, as words with spaces between them.
             since_snapshot_id: There is a table ``changes``, too: all that has changed since, with
                 deletions, whatever *prefix* and *metadata_filter* say.
             cursor: The same, since the ``cursor`` of a result of this or of the change feed.
@@ -148,14 +155,18 @@ class DuckDBQueryEngine:
             StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
         """
         check_arguments(sql, params, limit)
-        selection = selected(prefix, metadata_filter, values, since_snapshot_id, cursor)
+        sought = None if search is None else parse_query(search, "search")
+        words = sought is not None
+        selection = selected(prefix, metadata_filter, values, words, since_snapshot_id, cursor)
 
         async def query(stores: Stores) -> QueryResult:
             table = Table(await self._base())
             try:
                 await table.run(partial(check_sql, sql=sql))
                 loaded = await load(stores, table, selection)
-                return await answer(table, loaded, sql, params, limit)
+                if sought is not None:
+                    await table.run(partial(index_words, query=sought))
+                return await answer(table, loaded, sql, params, sought, limit)
             finally:
                 table.release()
 
@@ -167,6 +178,7 @@ class DuckDBQueryEngine:
         prefix: str = "",
         metadata_filter: Mapping[str, Any] | None = None,
         values: bool = True,
+        index_text: bool = False,
         since_snapshot_id: str | None = None,
         cursor: str | None = None,
         timeout: float | None = None,
@@ -175,11 +187,15 @@ class DuckDBQueryEngine:
 
         Close what it returns, or use it with ``async with``.
 
+        Args:
+            index_text: Index the words of each entry, for queries with *search*; takes some 6 bytes
+                of memory a word, which do not go to disk.
+
         Raises:
             InvalidEntryError: An argument breaks a limit.
             StoreError: A store failed, whatever ``on_unavailable`` says.
         """
-        selection = selected(prefix, metadata_filter, values, since_snapshot_id, cursor)
+        selection = selected(prefix, metadata_filter, values, index_text, since_snapshot_id, cursor)
         made: list[LoadedEntries] = []
 
         async def load_all(stores: Stores) -> QueryResult:
@@ -187,6 +203,8 @@ class DuckDBQueryEngine:
             table = Table(await self._base())
             try:
                 loaded = await load(stores, table, selection)
+                if index_text:
+                    await table.run(index_words)
             except BaseException:
                 table.release()
                 raise
@@ -227,7 +245,7 @@ class DuckDBQueryEngine:
             StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
         """
         target = exporting.check_target(path, partition_by, overwrite)
-        selection = selected(prefix, metadata_filter, values=True)
+        selection = selected(prefix, metadata_filter)
 
         async def export(stores: Stores) -> ExportParquetResult:
             policy = self._runner.options.retry
@@ -280,13 +298,16 @@ class DuckDBQueryEngine:
 def selected(
     prefix: str,
     metadata_filter: Mapping[str, Any] | None,
-    values: bool,
+    values: bool = True,
+    words: bool = False,
     snapshot_id: str | None = None,
     cursor: str | None = None,
 ) -> Selection:
     if prefix != "":
         check_key(prefix, "prefix")
     wanted = None if metadata_filter is None else parse_filter(metadata_filter)
+    if words and not values:
+        raise InvalidEntryError("words are sought in values: leave out values=False")
     check_since(snapshot_id, cursor)
     since = None if snapshot_id is None and cursor is None else Since(snapshot_id, cursor)
-    return Selection(prefix, wanted, values, since)
+    return Selection(prefix, wanted, values, words, since)

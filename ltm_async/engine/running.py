@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -25,12 +25,15 @@ def run_sql(
     sql: str,
     params: Sequence[Any] | Mapping[str, Any] | None,
     limit: int,
+    prepare: Callable[[duckdb.DuckDBPyConnection], object] | None = None,
 ) -> Found:
-    """The first *limit* rows of *sql*; whatever it did besides is rolled back."""
+    """The first *limit* rows of *sql*; whatever it and *prepare* did besides is rolled back."""
     import duckdb
 
     cursor.execute("BEGIN TRANSACTION")
     try:
+        if prepare is not None:
+            prepare(cursor)
         cursor.execute(sql, list(params) if isinstance(params, tuple) else params)
         description = cursor.description or []
         rows: list[tuple[Any, ...]] = []

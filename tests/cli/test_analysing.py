@@ -44,6 +44,19 @@ def test_entries_can_be_chosen_by_metadata_and_without_values(ltm: Run) -> None:
     assert ltm("query", "FROM entries", "--without-values").lines[0].keys().isdisjoint({"value"})
 
 
+def test_words_are_searched_beside_the_entries(ltm: Run) -> None:
+    for key, text in (("a", "green tea"), ("b", "tea tea"), ("c", "coffee")):
+        ltm("store", key, f'"{text}"')
+    done = ltm(
+        "query",
+        "SELECT key, value FROM matches JOIN entries USING (key) ORDER BY score DESC",
+        "--search",
+        "tea",
+    )
+    assert done.lines == [{"key": "b", "value": "tea tea"}, {"key": "a", "value": "green tea"}]
+    assert ltm("query", "SELECT 1", "--search", "!").code == 2
+
+
 def test_more_rows_than_the_limit_are_told_of(ltm: Run) -> None:
     done = ltm("query", "FROM range(5)", "--limit", "2")
     assert (done.code, len(done.lines), done.err) == (
