@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -14,21 +13,14 @@ import pytest
 from ltm_async import (
     ConfigError,
     DuckDBQueryEngine,
-    GCSBlobStore,
     InvalidEntryError,
     LTMBackend,
-    MemoryBlobStore,
-    RetryPolicy,
     UnavailableError,
     compute_content_hash,
 )
-from ltm_async.engine.uploading import upload
-from ltm_async.protocols import BlobStore
 from ltm_async.testing import Faults, Mode
 
 from .backends import Rig, make_rig
-from .corpus import same
-from .servers.gcs import GcsServer
 
 ENDS = datetime(2100, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 VALUES: dict[str, Any] = {
@@ -228,8 +220,7 @@ async def test_an_export_that_fails_leaves_nothing(tmp_path: pathlib.Path, ahead
     [
         ({"path": 7}, "path must be"),
         ({"path": ""}, "path is not"),
-        ({"path": "gs://bucket/x", "partition_by": ["kind"]}, "storage URI goes with neither"),
-        ({"path": "gs://bucket/x", "overwrite": True}, "storage URI goes with neither"),
+        ({"path": "gs://bucket/x", "overwrite": True}, "a storage URI gets a new folder"),
         ({"partition_by": "kind"}, "list of members"),
         ({"partition_by": ['k"; DROP TABLE entries']}, "a name is 1 to 64"),
         ({"partition_by": [7]}, "a name is"),
@@ -246,77 +237,6 @@ async def test_bad_arguments_of_an_export_are_refused(
         await engine.export_parquet(arguments.pop("path", "x.parquet"), **arguments)
 
 
-# Into a bucket
-
-
-async def objects_of(store: BlobStore) -> dict[str, bytes]:
-    found = {}
-    async for info in store.scan(""):
-        data = await store.get(info.path, limit=info.byte_size + 1)
-        found[store.uri(info.path)] = data or b""
-    return found
-
-
-async def test_a_storage_uri_gets_files_that_come_back_exactly(
-    rig: Rig,
-    engine: DuckDBQueryEngine,
-    tmp_path: pathlib.Path,
-    gcs_server: GcsServer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("ltm_async.engine.exporting.FILE_BYTES", 200_000)
-    await fill(rig.ltm)
-    await rig.ltm.store_batch(
-        {"key": f"more:{n:05}", "value": os.urandom(60).hex()} for n in range(20_000)
-    )
-    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_server.endpoint_url)
-    uri = f"gs://{gcs_server.new_bucket()}/exports/"
-    out = await engine.export_parquet(uri)
-    assert out.exported == len(VALUES) + 20_000
-    assert len(out.files) > 1
-    bucket = GCSBlobStore(uri)
-    objects = await objects_of(bucket)
-    await bucket.aclose()
-    assert tuple(sorted(objects)) == out.files
-    assert sum(map(len, objects.values())) == out.byte_size
-    for number, data in enumerate(objects.values()):
-        write_bytes(tmp_path / "back" / f"{number}.parquet", data)
-    async with LTMBackend("memory:", "memory:", on_unavailable="raise") as other:
-        importer = DuckDBQueryEngine(other)
-        assert (await importer.import_parquet(tmp_path / "back")).imported == out.exported
-        await importer.aclose()
-        for key, value in VALUES.items():
-            assert same((await other.retrieve(key)).value, value)
-
-
-def write_bytes(path: pathlib.Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(data)
-
-
-class StaysOpen(MemoryBlobStore):
-    async def aclose(self) -> None:
-        pass
-
-
-async def test_an_upload_that_fails_leaves_no_file(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ltm_async.engine.uploading.MAX_VALUE_BYTES", 400)
-    files = [tmp_path / name for name in ("a", "b", "c")]
-    for number, file in enumerate(files):
-        write_bytes(file, b"x" * 300 * number)
-    store = StaysOpen()
-    with pytest.raises(InvalidEntryError, match="larger than 400 bytes"):
-        await upload(files, lambda: store, RetryPolicy())
-    assert await objects_of(store) == {}
-
-
-async def test_no_entries_make_a_file_of_none(engine: DuckDBQueryEngine, tmp_path: Any) -> None:
-    out = await engine.export_parquet(f"file://{tmp_path}/bucket")
-    assert (out.success, out.exported, len(out.files)) == (True, 0, 1)
-
-
 # Files of others
 
 HASH = compute_content_hash(1)
@@ -331,7 +251,7 @@ HASH = compute_content_hash(1)
         ("SELECT 'k' AS key, 1 AS value", "column value is not of the type VARCHAR"),
         ("SELECT 'k' AS key, '1' AS value, {'a': 1} AS metadata", "column metadata"),
         ("SELECT 'k' AS key, '1' AS value, now()::TIMESTAMP AS expires_at", "column expires_at"),
-        ("SELECT '' AS key, '1' AS value", "row 1: key is empty"),
+        ("SELECT '' AS key, '1' AS value", "'x.parquet', row 1: key is empty"),
         ("SELECT NULL::VARCHAR AS key, '1' AS value", "row 1: key must be str"),
         ("SELECT repeat('k', 1025) AS key, '1' AS value", "row 1: key has 1025 bytes"),
         ("SELECT 'k' AS key, NULL::VARCHAR AS value", "row 1: value is NULL"),
@@ -369,9 +289,11 @@ async def test_rows_before_one_that_is_wrong_are_stored(
         "SELECT 'k' || range AS key, if(range = 700, '{', range::VARCHAR) AS value"
         " FROM range(1000)",
     )
-    with pytest.raises(InvalidEntryError, match="row 701: stored text is not JSON"):
+    with pytest.raises(InvalidEntryError, match="row 701: stored text is not JSON") as caught:
         await engine.import_parquet(tmp_path / "x.parquet")
     assert (await rig.ltm.stats()).entries == 700
+    (note,) = caught.value.__notes__
+    assert note.startswith("700 entries were stored before")
 
 
 async def test_of_rows_with_the_same_key_the_last_counts_and_expired_ones_do_not(
@@ -416,8 +338,47 @@ async def test_an_import_that_a_store_ends_says_how_far_it_came(
     rig = make_rig("memory+memory", tmp_path, faults, on_unavailable="degrade")
     async with DuckDBQueryEngine(rig.ltm) as engine:
         done = await engine.import_parquet(tmp_path / "x.parquet")
-    assert (done.success, done.degraded, done.imported) == (False, True, 500)
+    assert (done.success, done.degraded, done.imported, done.files) == (False, True, 500, 0)
+    assert sorted(done.errors) == sorted(f"k{n}" for n in range(500, 1000))
     await rig.aclose()
+
+
+async def test_what_a_torn_slice_has_stored_is_counted(tmp_path: pathlib.Path) -> None:
+    """A slice of 500 rows is more than one batch here, of which the second fails."""
+    write(tmp_path, "SELECT 'k' || range AS key, '1' AS value FROM range(400)")
+    faults = Faults(at=1, mode=Mode.DOWN)
+    rig = make_rig("memory+memory", tmp_path, faults, batch_size=100)
+    async with DuckDBQueryEngine(rig.ltm) as engine:
+        with pytest.raises(UnavailableError) as caught:
+            await engine.import_parquet(tmp_path / "x.parquet")
+        assert caught.value.__notes__[0].startswith("100 entries were stored before")
+        faults.at = None
+        done = await engine.import_parquet(tmp_path / "x.parquet")
+        assert (done.imported, done.files, done.errors) == (400, 1, {})
+    await rig.aclose()
+
+
+async def test_a_row_is_named_by_its_file(
+    rig: Rig, engine: DuckDBQueryEngine, tmp_path: pathlib.Path
+) -> None:
+    for kind, value in (("a", "1"), ("b", "{")):
+        (tmp_path / "in" / f"kind={kind}").mkdir(parents=True)
+        write(tmp_path / "in" / f"kind={kind}", f"SELECT '{kind}' AS key, '{value}' AS value")
+    with pytest.raises(InvalidEntryError, match=r"'kind=b/x\.parquet', row 1: stored text"):
+        await engine.import_parquet(tmp_path / "in")
+    assert (await rig.ltm.retrieve("a")).found
+
+
+async def test_a_value_that_is_too_long_to_name_a_folder_is_refused(
+    rig: Rig, engine: DuckDBQueryEngine, tmp_path: pathlib.Path
+) -> None:
+    await rig.ltm.store("fits", 1, metadata={"kind": "é" * 41})
+    out = await engine.export_parquet(tmp_path / "fits", partition_by=["kind"])
+    assert len(pathlib.Path(out.files[0]).parent.name) == 5 + 6 * 41
+    await rig.ltm.store("not", 1, metadata={"kind": "é" * 42})
+    with pytest.raises(InvalidEntryError, match=r"kind, which is too long .* 257 bytes"):
+        await engine.export_parquet(tmp_path / "not", partition_by=["kind"])
+    assert not (tmp_path / "not").exists()
 
 
 async def test_an_expiry_is_kept_to_the_microsecond(

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 MAX_LEVELS = 8
 ROW_GROUP = 8192
 """Rows that each thread holds in memory until they are written; 2,048 is DuckDB's least."""
+MAX_FOLDER_BYTES = 255
+_OPTIONS = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}"
 _MEMBER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -69,9 +71,9 @@ def check_target(path: object, partition_by: object, overwrite: bool) -> Target:
         raise InvalidEntryError("overwrite replaces a file, and partition_by makes a folder")
     if "://" not in target:
         return Target(Path(target), None, tuple(partition_by), overwrite)
-    if partition_by or overwrite:
-        raise InvalidEntryError("a storage URI goes with neither partition_by nor overwrite")
-    return Target(Path(), plan_blob_store(target), (), False)
+    if overwrite:
+        raise InvalidEntryError("overwrite replaces a file, and a storage URI gets a new folder")
+    return Target(Path(), plan_blob_store(target), tuple(partition_by), False)
 
 
 async def export(
@@ -88,7 +90,8 @@ async def export(
         if target.store is None:
             sizes = await aside(partial(_move, written, target))
         else:
-            sizes = await upload(await aside(partial(_files, written)), target.store, policy)
+            files = await table.run(partial(_split_large, written=str(written)))
+            sizes = await upload(written, files, target.store, policy)
     finally:
         table.release()
         base.pool.later(partial(_discard, written))
@@ -104,14 +107,44 @@ async def export(
 def _copy(cursor: duckdb.DuckDBPyConnection, written: str, target: Target) -> None:
     """All in this statement was checked, or is a path that the engine has made."""
     members = "".join(f""", metadata->>'$."{name}"' AS "{name}" """ for name in target.partition_by)
-    options = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP}"
+    options = _OPTIONS
     if target.partition_by:
         quoted_names = ", ".join(f'"{name}"' for name in target.partition_by)
         options += f", PARTITION_BY ({quoted_names})"
-    if target.store is not None:
+        _check_folders(cursor, target.partition_by)
+    elif target.store is not None:
         options += f", FILE_SIZE_BYTES {FILE_BYTES}"
-    quoted = written.replace("'", "''")
-    cursor.execute(f"COPY (SELECT *{members} FROM entries) TO '{quoted}' ({options})")
+    cursor.execute(f"COPY (SELECT *{members} FROM entries) TO {_quoted(written)} ({options})")
+
+
+def _check_folders(cursor: duckdb.DuckDBPyConnection, partition_by: Sequence[str]) -> None:
+    for name in partition_by:
+        folder = f"""'{name}=' || url_encode(metadata->>'$."{name}"')"""
+        (longest,) = cursor.execute(f"SELECT max(length({folder})) FROM entries").fetchone() or (0,)
+        if (longest or 0) > MAX_FOLDER_BYTES:
+            raise InvalidEntryError(
+                f"partition_by has {name}, which is too long in an entry to be a folder's name:"
+                f" {longest} bytes, the limit is {MAX_FOLDER_BYTES}"
+            )
+
+
+def _split_large(cursor: duckdb.DuckDBPyConnection, written: str) -> list[Path]:
+    """The files that were written, with several in place of one that is large.
+
+    DuckDB 1.5 knows either folders or a size of the files, not both at once.
+    """
+    for file in _files(Path(written)):
+        if file.stat().st_size > 2 * FILE_BYTES:
+            parts = _quoted(str(file.with_suffix("")))
+            options = f"{_OPTIONS}, FILE_SIZE_BYTES {FILE_BYTES}"
+            whole = f"read_parquet({_quoted(str(file))}, hive_partitioning = false)"
+            cursor.execute(f"COPY (FROM {whole}) TO {parts} ({options})")
+            file.unlink()
+    return _files(Path(written))
+
+
+def _quoted(path: str) -> str:
+    return "'" + path.replace("'", "''") + "'"
 
 
 def _check_free(target: Target) -> None:
@@ -153,7 +186,9 @@ def _keep_private(path: Path) -> None:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file())
 
 
 def _sync(path: Path) -> None:

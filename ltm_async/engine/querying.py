@@ -139,7 +139,7 @@ class DuckDBQueryEngine:
             metadata_filter: Which entries, as :mod:`ltm_async.filters` describes.
             values: False leaves out the column ``value``, and then no value is read.
             search: There is a table ``matches``, too, of the ``key`` and ``score`` of each entry
-                that has these words. They are sought and ranked as by :meth:`LTMBackend.search`, but
+                that has these words. They are sought and ranked as by :meth:`LTMBackend.search`,
                 with no index in the catalog, and without its limit of 200. And ``entries`` has a
                 column ``words``: the text that is searched, as words with spaces between them.
             since_snapshot_id: There is a table ``changes``, too: all that has changed since, with
@@ -232,9 +232,10 @@ class DuckDBQueryEngine:
         Args:
             path: Of the file, whose folder exists; with *partition_by* of a folder that does not.
                 Or a storage URI as a backend takes it, below which a new folder is made, of files
-                of some 32 MiB; they appear one by one, and should lie outside of a memory's own.
+                of some 32 MiB (64 at most); they appear one by one, and should lie outside of a
+                memory's own.
             partition_by: Up to 8 members of the metadata; each is a column more, of text, and a
-                level of folders such as ``kind=note``.
+                level of folders such as ``kind=note``, of up to 255 bytes as it is escaped.
             prefix: Which keys; plain text.
             metadata_filter: Which entries, as :mod:`ltm_async.filters` describes.
             overwrite: Replace the file that is there; never a folder.
@@ -261,15 +262,19 @@ class DuckDBQueryEngine:
         """Store the entries of a Parquet file, or of all below a folder, over what is there.
 
         Each row is checked before it is stored, in batches as :meth:`LTMBackend.store_batch` has
-        them: those before a row that is wrong are stored. Doing it twice changes nothing.
+        them: those before a row that is wrong are stored, and the error's note says how many. Doing
+        it twice changes nothing.
 
         Args:
-            path: A file or folder with the columns ``key`` and ``value`` and, if wanted,
-                ``metadata`` (JSON text), ``expires_at`` (TIMESTAMPTZ) and ``content_hash``, which
-                then must be that of the value. Others are passed over.
+            path: A file, or a folder with up to 10,000 files ``*.parquet`` in it and below, with
+                the columns ``key`` and ``value`` and, if wanted, ``metadata`` (JSON text),
+                ``expires_at`` (TIMESTAMPTZ) and ``content_hash``, which then must be that of the
+                value. Others are passed over. Or the storage URI of such a file, which then ends in
+                ``.parquet``, or folder; there a file may have up to 64 MiB, one is read at a time.
 
         Raises:
-            InvalidEntryError: The file or a row, by its number from 1, is not as described.
+            InvalidEntryError: A file or a row, by its number from 1, is not as described.
+            ConfigError: The storage URI cannot be used.
             StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
         """
         source = importing.check_source(path)
@@ -280,11 +285,16 @@ class DuckDBQueryEngine:
                 imported=done.imported,
                 deduplicated=done.deduplicated,
                 expired=done.expired,
+                files=done.files,
+                errors=done.errors,
                 exception=exc,
             )
 
         async def store_all(_: Stores) -> ImportParquetResult:
-            await importing.import_all(self._ltm, await self._base(), self._options, source, done)
+            policy = self._runner.options.retry
+            await importing.import_all(
+                self._ltm, await self._base(), self._options, source, policy, done
+            )
             return report()
 
         return await self._runner.call("import_parquet", store_all, report, timeout)

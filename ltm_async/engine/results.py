@@ -56,10 +56,15 @@ class ExportParquetResult(Result):
 class ImportParquetResult(Result):
     """What :meth:`DuckDBQueryEngine.import_parquet` stored."""
 
-    FIELDS: ClassVar = ("imported", "deduplicated", "expired")
+    FIELDS: ClassVar = ("imported", "deduplicated", "expired", "files", "errors")
 
     imported: int = 0
     deduplicated: int = 0
     """Of the imported, those whose content was there already."""
     expired: int = 0
     """Past their end already, and not stored."""
+    files: int = 0
+    """Read to their end."""
+    errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
+    """What was not stored of the rows at which a store ended the import; those after them were not
+    tried, those before them are stored."""

@@ -18,32 +18,50 @@ from ..worker import aside
 
 FILE_BYTES = 32 * 1024 * 1024
 """About what a file has: a blob store is given each whole, from memory."""
+MAX_NAME_BYTES = 512
+"""Of a file, of the 1,024 that an object's name may have; the others are the storage URI's."""
 
 
 async def upload(
-    files: Sequence[Path], make: Callable[[], BlobStore], policy: RetryPolicy
+    root: Path, files: Sequence[Path], make: Callable[[], BlobStore], policy: RetryPolicy
 ) -> dict[str, int]:
-    """Put *files* into a new folder of the store; the size of each by its storage URI.
+    """Put *files* into a new folder of the store, in such folders as those below *root* that they
+    are in; the size of each by its storage URI.
 
     Where one fails, those before it are deleted again, as far as that is possible.
     """
     folder = f"export-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
+    names = [_name(folder, root, file, number) for number, file in enumerate(files)]
     call = Caller("blob store", policy, telemetry.find())
     store = make()
     paths: list[str] = []
     sizes: dict[str, int] = {}
     try:
-        for number, file in enumerate(files):
+        for name, file in zip(names, files, strict=True):
             data = await aside(partial(_read, file))
-            paths.append(f"{folder}/entries-{number:05}.parquet")
-            await call.unanswered(store.put, paths[-1], data)
-            sizes[store.uri(paths[-1])] = len(data)
+            paths.append(name)
+            await call.unanswered(store.put, name, data)
+            sizes[store.uri(name)] = len(data)
     except BaseException:
         await store.delete(paths)
         raise
     finally:
         await store.aclose()
     return sizes
+
+
+def _name(folder: str, root: Path, file: Path, number: int) -> str:
+    """One in the folder of a file that was split is beside the others of its part."""
+    parts = file.parent.relative_to(root).parts
+    # The names are escaped like URLs, but for dots, which a store may take for a way out.
+    levels = [part.replace("..", "%2E%2E") for part in parts if "=" in part]
+    name = "/".join([folder, *levels, f"entries-{number:05}.parquet"])
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise InvalidEntryError(
+            f"partition_by makes a name of {len(name.encode())} bytes, the limit is"
+            f" {MAX_NAME_BYTES} in a store"
+        )
+    return name
 
 
 def _read(file: Path) -> bytes:
