@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import sqlite3
 import time
 from pathlib import Path
@@ -25,6 +26,8 @@ SQL = (
     "SELECT value->>'agent' AS agent, count(*) AS n, avg((value->>'confidence')::DOUBLE) AS mean,"
     " max(length(value)) AS longest FROM entries GROUP BY agent ORDER BY agent"
 )
+
+RANKED = "SELECT key, score FROM matches ORDER BY score DESC, key LIMIT 10"
 
 _START = """
 import sys, time
@@ -162,3 +165,48 @@ def test_aggregate(bench: Bench, folder: str) -> None:
     what = f"load {count:,} entries, {count // 100:,} of them blobs, and aggregate"
     bench.report(ratio(what, spent_ms, "bare DuckDB", limit=LOAD_BUDGET))
     bench.report(spread(f"aggregate over {count:,} loaded entries", warm_ms))
+
+
+def test_search(bench: Bench) -> None:
+    """Texts of 60 words, of which one that is sought is in a tenth and the other in a hundredth."""
+    for count in (10_000, 100_000):
+        made = bench.pick(count, 300)
+
+        async def measure(made: int = made) -> list[list[float]]:
+            rng = random.Random(7)
+            ours: list[list[float]] = [[], [], [], []]
+            async with LTMBackend("memory:", "memory:", timeout=None) as ltm:
+                for start in range(0, made, 5000):
+                    work = [
+                        {"key": f"k{n:06}", "value": {"text": text_of(n, rng)}}
+                        for n in range(start, min(start + 5000, made))
+                    ]
+                    (await ltm.store_batch(work)).raise_for_error()
+                async with DuckDBQueryEngine(ltm, threads=2) as engine:
+                    began = time.perf_counter()
+                    async with await engine.load():
+                        ours[0].append((time.perf_counter() - began) * 1e3)
+                    began = time.perf_counter()
+                    async with await engine.load(index_text=True) as loaded:
+                        ours[1].append((time.perf_counter() - began) * 1e3)
+                        for _ in range(bench.pick(21, 2)):
+                            began = time.perf_counter()
+                            found = await loaded.query(RANKED, search="green tea")
+                            ours[2].append((time.perf_counter() - began) * 1e3)
+                            assert len(found.rows) == 10
+                    began = time.perf_counter()
+                    once = await engine.query(RANKED, search="green tea")
+                    ours[3].append((time.perf_counter() - began) * 1e3)
+                    assert once.rows == found.rows
+            return ours
+
+        plain, indexed, searched, at_once = bench.run(measure)
+        bench.report(spread(f"load {made:,} texts", plain))
+        bench.report(spread(f"load {made:,} texts with an index of their words", indexed))
+        bench.report(spread(f"search {made:,} loaded texts", searched))
+        bench.report(spread(f"load and search {made:,} texts at once", at_once))
+
+
+def text_of(n: int, rng: random.Random) -> str:
+    words = [f"w{int(rng.paretovariate(0.5)) % 30_000}" for _ in range(58)]
+    return " ".join([*words, "tea" if n % 10 == 0 else "x", "green" if n % 100 == 0 else "y"])

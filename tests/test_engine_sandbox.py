@@ -13,6 +13,8 @@ import pytest
 
 from ltm_async import DuckDBQueryEngine, LTMBackend, QueryError
 
+from .test_engine_extensions import in_wheel
+
 SECRET = "hunter2-on-disk"
 
 # {file} holds a secret, {folder} is a folder of ours, {temp} is the one that DuckDB spills to.
@@ -123,6 +125,9 @@ ATTACKS = (
     "EXPLAIN ANALYZE COPY entries TO '{temp}/stolen.csv'",
     "PREPARE x AS DELETE FROM entries",
     "EXECUTE x",
+    "PRAGMA create_fts_index('entries', 'key', 'key', overwrite = 1)",
+    "PRAGMA drop_fts_index('entries')",
+    "SELECT * FROM create_fts_index('entries', 'key', 'key')",
     "VACUUM",
     "CHECKPOINT",
     "DETACH memory",
@@ -162,12 +167,20 @@ def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     return folder
 
 
+@pytest.fixture(params=[(), ("fts",)] if in_wheel() else [()], ids=" ".join)
+def extensions(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    found: tuple[str, ...] = request.param
+    return found
+
+
 @pytest.fixture
-async def engine(tmp_path: pathlib.Path) -> AsyncIterator[DuckDBQueryEngine]:
+async def engine(
+    tmp_path: pathlib.Path, extensions: tuple[str, ...]
+) -> AsyncIterator[DuckDBQueryEngine]:
     ltm = LTMBackend("memory:", "memory:", on_unavailable="raise")
     await ltm.store("a", {"x": [1, 2]})
     await ltm.store("b", 2)
-    engine = DuckDBQueryEngine(ltm, temp_directory=tmp_path)
+    engine = DuckDBQueryEngine(ltm, temp_directory=tmp_path, extensions=extensions)
     yield engine
     await engine.aclose()
     await ltm.aclose()
@@ -193,7 +206,7 @@ async def test_an_attack_is_refused_and_leaves_no_trace(
         sql = attack.format(file=folder / "secret.csv", folder=folder, temp=temp)
         if not guarded and "enable_logging" in sql:
             continue  # in DuckDB 1.5 it disables all that follow: see the rules
-        async with await engine.load() as loaded:
+        async with await engine.load(index_text=True) as loaded:
             try:
                 seen.append((attack, (await loaded.query(sql)).rows))
             except QueryError:
@@ -316,20 +329,28 @@ def kill_whoever_makes_a_socket():
     assert libc.prctl(22, 2, ctypes.create_string_buffer(program), 0, 0) == 0, ctypes.get_errno()
 
 async def main():
-    from ltm_async import DuckDBQueryEngine, LTMBackend, QueryError
+    from ltm_async import ConfigError, DuckDBQueryEngine, LTMBackend, QueryError
     ltm = LTMBackend("sqlite:///" + sys.argv[1] + "/ltm.db", sys.argv[1] + "/blobs")
     kill_whoever_makes_a_socket()
     if sys.argv[2] == "canary":
         socket.socket()
     await ltm.store("k", "x" * 3000)
     refused = 0
-    async with DuckDBQueryEngine(ltm, temp_directory=sys.argv[1]) as engine:
+    extensions = sys.argv[3:]
+    engine = DuckDBQueryEngine(ltm, temp_directory=sys.argv[1], extensions=extensions)
+    async with engine:
         for sql in json.loads(sys.stdin.read()):
-            async with await engine.load() as loaded:
+            async with await engine.load(index_text=True) as loaded:
                 try:
                     await loaded.query(sql)
                 except QueryError:
                     refused += 1
+        await engine.query("FROM matches", search="x*")
+        absent = DuckDBQueryEngine(ltm, extensions=["fts"], extension_directory=sys.argv[1])
+        try:
+            await absent.open()
+        except ConfigError:
+            refused += 1
         await engine.export_parquet(sys.argv[1] + "/x.parquet")
         await engine.import_parquet(sys.argv[1] + "/x.parquet")
         assert (await engine.query("SELECT count(*) FROM entries")).rows == [(1,)]
@@ -341,10 +362,12 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's filter is Linux's")
-def test_no_attack_and_no_call_makes_a_socket(tmp_path: pathlib.Path) -> None:
+def test_no_attack_and_no_call_makes_a_socket(
+    tmp_path: pathlib.Path, extensions: tuple[str, ...]
+) -> None:
     def child(what: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", NO_SOCKETS, str(tmp_path), what],
+            [sys.executable, "-c", NO_SOCKETS, str(tmp_path), what, *extensions],
             input=json.dumps(
                 [attack.format(file="/etc/passwd", folder="/", temp="/tmp") for attack in ATTACKS]
             ),
@@ -357,4 +380,4 @@ def test_no_attack_and_no_call_makes_a_socket(tmp_path: pathlib.Path) -> None:
     assert child("canary").returncode == -signal.SIGSYS
     done = child("attacks")
     assert (done.returncode, done.stderr) == (0, "")
-    assert int(done.stdout) == len(ATTACKS)
+    assert int(done.stdout) == len(ATTACKS) + 1, "and the extension that is not there"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ClosedError, ConfigError, MissingDriverError
 from ..worker import aside
+from .extending import load_extensions
 from .options import EngineOptions
 from .pool import Pool
 
@@ -114,13 +115,29 @@ def connect(options: EngineOptions) -> Base:
     except OSError as exc:
         raise ConfigError(f"temp_directory cannot be written to: {exc.strerror}") from exc
     try:
-        connection = duckdb.connect(":memory:", config=settings(options, folder))
-        for statement in _LOCK:
-            connection.execute(statement)
+        connection = connect_locked(options, folder)
     except duckdb.Error as exc:
         shutil.rmtree(folder, ignore_errors=True)
         raise ConfigError(f"DuckDB refuses the options of the engine: {exc}") from exc
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return Base(connection, folder, options.max_queries)
+
+
+def connect_locked(options: EngineOptions, folder: str) -> duckdb.DuckDBPyConnection:
+    """A database of its own for SQL of users, with the extensions that were asked for.
+
+    Raises:
+        ConfigError: An extension is not there.
+    """
+    import duckdb
+
+    connection = duckdb.connect(":memory:", config=settings(options, folder))
+    load_extensions(connection, options.extensions, options.extension_directory)
+    for statement in _LOCK:
+        connection.execute(statement)
+    return connection
 
 
 def connect_reader(options: EngineOptions, folder: str) -> duckdb.DuckDBPyConnection:

@@ -81,6 +81,11 @@ def index_words(cursor: duckdb.DuckDBPyConnection, query: Query | None = None) -
     cursor.execute(_WORDS.format(wanted=wanted), [*whole, *prefixes])
 
 
+def index_stems(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Index the column ``words`` by the extension fts, as well; in a database without others."""
+    cursor.execute("PRAGMA create_fts_index('entries', 'key', 'words', ignore = '\\s+')")
+
+
 def find_matches(cursor: duckdb.DuckDBPyConnection, query: Query) -> None:
     """Make the table ``matches``, of the keys and scores of what the index has for *query*."""
     wanted = [

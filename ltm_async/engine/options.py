@@ -27,6 +27,8 @@ class EngineOptions:
     temp_directory: str
     max_temp_directory_size: str
     max_queries: int
+    extensions: tuple[str, ...] = ()
+    extension_directory: str | None = None
 
     def __post_init__(self) -> None:
         _check_whole("threads", self.threads, MAX_THREADS)
@@ -34,6 +36,8 @@ class EngineOptions:
         _check_size("memory_limit", self.memory_limit)
         _check_size("max_temp_directory_size", self.max_temp_directory_size)
         _check_path("temp_directory", self.temp_directory)
+        if self.extension_directory is not None:
+            _check_path("extension_directory", self.extension_directory)
 
 
 def _check_whole(name: str, given: object, high: int) -> None:

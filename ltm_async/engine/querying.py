@@ -16,15 +16,16 @@ from ..errors import ClosedError, ConfigError, InvalidEntryError, StoreError
 from ..feed import check_since
 from ..filters import parse_filter
 from ..stores import Stores
-from ..text import parse_query
+from ..text import Query, parse_query
 from ..worker import PerProcess
 from . import exporting, importing
 from .changing import Since
 from .checking import check_arguments, check_sql
-from .connecting import Base, Opening
+from .connecting import Base, Opening, connect_locked
+from .extending import FTS, check_extensions
 from .feeding import Selection, load
 from .loading import LoadedEntries, answer, failed_query
-from .matching import index_words
+from .matching import index_stems, index_words
 from .options import EngineOptions, default_threads
 from .results import ExportParquetResult, ImportParquetResult, QueryResult
 from .tables import Table
@@ -53,6 +54,12 @@ class DuckDBQueryEngine:
             the system's.
         max_temp_directory_size: Of that folder.
         max_queries: Statements that run at once, each on a thread; 1 to 64.
+        extensions: ``["fts"]``, or none. It adds ``stem(word, 'english')`` to SQL and, where words
+            are sought, ``fts_main_entries.match_bm25(key, 'words')``, which goes by English stems;
+            each such query or load then has a *memory_limit* of its own.
+        extension_directory: Where they are, as ``INSTALL`` lays them out; else in an installed
+            wheel ``duckdb-extension-fts``. Of DuckDB's own version to the letter, and never
+            downloaded: without it the first call raises ConfigError.
 
     Raises:
         ConfigError: An argument cannot be used.
@@ -67,6 +74,8 @@ class DuckDBQueryEngine:
         temp_directory: str | os.PathLike[str] | None = None,
         max_temp_directory_size: str = "8GB",
         max_queries: int = 4,
+        extensions: Sequence[str] = (),
+        extension_directory: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(ltm, LTMBackend):
             raise ConfigError(f"ltm must be an LTMBackend, not {type(ltm).__name__}")
@@ -74,9 +83,11 @@ class DuckDBQueryEngine:
         options = EngineOptions(
             threads=default_threads() if threads is None else threads,
             memory_limit=memory_limit,
-            temp_directory=str(folder) if isinstance(folder, os.PathLike) else folder,
+            temp_directory=_text(folder),
             max_temp_directory_size=max_temp_directory_size,
             max_queries=max_queries,
+            extensions=check_extensions(extensions),
+            extension_directory=None if extension_directory is None else _text(extension_directory),
         )
         self._ltm = ltm
         self._runner = runner_of(ltm)
@@ -160,12 +171,12 @@ class DuckDBQueryEngine:
         selection = selected(prefix, metadata_filter, values, words, since_snapshot_id, cursor)
 
         async def query(stores: Stores) -> QueryResult:
-            table = Table(await self._base())
+            table = await self._table(words)
             try:
                 await table.run(partial(check_sql, sql=sql))
                 loaded = await load(stores, table, selection)
                 if sought is not None:
-                    await table.run(partial(index_words, query=sought))
+                    await self._index(table, sought)
                 return await answer(table, loaded, sql, params, sought, limit)
             finally:
                 table.release()
@@ -200,11 +211,11 @@ class DuckDBQueryEngine:
 
         async def load_all(stores: Stores) -> QueryResult:
             loaded_at = datetime.now(UTC)
-            table = Table(await self._base())
+            table = await self._table(index_text)
             try:
                 loaded = await load(stores, table, selection)
                 if index_text:
-                    await table.run(index_words)
+                    await self._index(table, None)
             except BaseException:
                 table.release()
                 raise
@@ -299,10 +310,26 @@ class DuckDBQueryEngine:
 
         return await self._runner.call("import_parquet", store_all, report, timeout)
 
+    async def _table(self, words: bool) -> Table:
+        """A table's index by fts is no temporary one, so it is in a database of its own."""
+        base = await self._base()
+        if not words or FTS not in self._options.extensions:
+            return Table(base)
+        return Table(base, partial(connect_locked, self._options, base.folder))
+
+    async def _index(self, table: Table, sought: Query | None) -> None:
+        await table.run(partial(index_words, query=sought))
+        if FTS in self._options.extensions:
+            await table.run(index_stems)
+
     async def _base(self) -> Base:
         if self._closed:
             raise ClosedError("the query engine is closed")
         return await self._opening.get().base()
+
+
+def _text(path: str | os.PathLike[str]) -> str:
+    return str(path) if isinstance(path, os.PathLike) else path
 
 
 def selected(
