@@ -22,7 +22,7 @@ duckdb := .venv-duckdb/.installed-1.5.5
 ministack := .venv-servers/.installed-1.5.33
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-duckdb servers check wheel format bench clean venv-package
+.PHONY: help setup demo test duckdb servers check wheel format bench clean venv-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -35,7 +35,7 @@ demo: $(installed) ## Remember real texts, read them back and prove it; ARGS=--f
 test: $(installed_dev) servers ## Run the tests, as many at once as there are cores, at most 8; ARGS='-k batch'
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
 
-test-duckdb: $(duckdb) servers ## Run the tests of the query engine on DuckDB 1.5, with its extension fts
+duckdb: $(duckdb) servers ## Run the tests of the query engine on DuckDB 1.5, with its extension fts
 	.venv-duckdb/bin/python -m pytest -n auto --maxprocesses 8 tests/test_engine*.py $(ARGS)
 
 servers: $(ministack) ## Install the servers of the tests: PostgreSQL, PgBouncer, PostgREST, and the stores

@@ -16,7 +16,7 @@ import pytest
 
 from bench.conftest import Bench
 from bench.workloads import document, keys, phases, race, ratio, spread
-from ltm_async import DuckDBQueryEngine, LTMBackend
+from ltm_async import DuckDBQueryEngine, LTMBackend, UnavailableError
 from ltm_async.entry import blob_path
 
 INIT_BUDGET_MS = 50.0
@@ -67,12 +67,12 @@ def test_start(bench: Bench) -> None:
 
 
 def test_cancel(bench: Bench) -> None:
-    """From the cancellation of a query that is at work to the end of its call."""
+    """From its cancellation to the end of its call, and to the next query that is answered."""
 
-    async def measure() -> list[float]:
-        spent_ms = []
+    async def measure() -> tuple[list[float], list[float]]:
+        returned_ms, ended_ms = [], []
         async with (
-            LTMBackend("memory:", "memory:") as ltm,
+            LTMBackend("memory:", "memory:", on_unavailable="raise") as ltm,
             DuckDBQueryEngine(ltm, threads=2) as engine,
             await engine.load() as loaded,
         ):
@@ -84,12 +84,18 @@ def test_cancel(bench: Bench) -> None:
                 began = time.perf_counter()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-                spent_ms.append((time.perf_counter() - began) * 1e3)
-                assert (await loaded.query("SELECT 1")).rows == [(1,)], "it has ended"
-        return spent_ms
+                returned_ms.append((time.perf_counter() - began) * 1e3)
+                while True:
+                    with contextlib.suppress(UnavailableError):  # it has not ended yet
+                        await loaded.query("SELECT 1")
+                        break
+                    await asyncio.sleep(0.001)
+                ended_ms.append((time.perf_counter() - began) * 1e3)
+        return returned_ms, ended_ms
 
-    spent_ms = bench.run(measure)
-    bench.report(spread("cancel a query that is at work", spent_ms, limit=CANCEL_BUDGET_MS))
+    returned_ms, ended_ms = bench.run(measure)
+    bench.report(spread("cancel a query that is at work", returned_ms, limit=CANCEL_BUDGET_MS))
+    bench.report(spread("until the next can be asked of the same entries", ended_ms))
 
 
 class BareDuckDB:

@@ -24,7 +24,7 @@ def in_wheel() -> pathlib.Path | None:
 
 
 needs_fts = pytest.mark.skipif(
-    in_wheel() is None, reason=f"no duckdb-extension-fts for {VERSION}: make test-duckdb"
+    in_wheel() is None, reason=f"no duckdb-extension-fts for {VERSION}: make duckdb"
 )
 
 
