@@ -16,7 +16,7 @@ import enum
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from .entry import MAX_VALUE_BYTES, Expiry
+from .entry import MAX_VALUE_BYTES, Expiry, last_key
 from .errors import ConfigError, StoreError
 from .filters import Filter
 from .text import Query, Term, Text
@@ -122,6 +122,23 @@ class DueBlob(NamedTuple):
 
     blob_id: str
     byte_size: int
+
+
+class Page(NamedTuple):
+    """Rows of a listing, and how far it looked for them."""
+
+    rows: list[Row]
+    after: str | None
+    """Go on above this key: of those that were looked at the last that can be one. None at the
+    end."""
+    examined: int
+    """How many rows were looked at, expired ones too where the store sees them."""
+
+    @classmethod
+    def of(cls, rows: list[Row], limit: int) -> Page:
+        """Of all there are above a key, up to *limit*."""
+        after = last_key([row.key for row in rows]) if len(rows) == limit else None
+        return cls(rows, after, len(rows))
 
 
 class Found(NamedTuple):
@@ -271,6 +288,25 @@ class Catalog(Protocol):
         In ascending order of the keys' code points. ``inlined_value`` is left None.
         """
         ...
+
+    async def filter_entries(
+        self,
+        namespace: str,
+        wanted: Filter,  # noqa: ARG002  # for those that can
+        *,
+        prefix: str = "",
+        after: str = "",
+        limit: int,
+        most: int,
+    ) -> Page:
+        """Up to *limit* rows as of ``list_entries``, without those that cannot match *wanted*.
+
+        It looks at no more than *most* rows, and may stop before. What the store cannot tell is
+        left to the caller: this one, for catalogs that can tell nothing, leaves out none.
+        """
+        limit = min(limit, most)
+        rows = await self.list_entries(namespace, prefix=prefix, after=after, limit=limit)
+        return Page.of(rows, limit)
 
     async def search_entries(
         self,

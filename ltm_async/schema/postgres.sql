@@ -454,6 +454,50 @@ EXCEPTION WHEN data_exception THEN
     RETURN true;
 END $$;
 
+-- A page of the entries that a filter wants, of up to in_most that are looked at, expired ones too;
+-- and a last row, of which the key is the last that was looked at and that can be one, and "looked"
+-- how many were.
+CREATE OR REPLACE FUNCTION @schema@.ltm_filter(
+    in_namespace text, in_start text, in_after text, in_end text, in_path text,
+    in_variables text, in_limit bigint, in_most bigint
+) RETURNS TABLE (
+    key text, version bigint, content_hash text, byte_size bigint, inlined_value text,
+    blob_id text, metadata text, expires_at bigint, created_at bigint, updated_at bigint,
+    looked bigint)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_sort = off AS $$
+#variable_conflict use_column
+DECLARE
+    path jsonpath := in_path;
+    variables jsonb := in_variables;
+    now_us bigint := @schema@.ltm_now();
+    wanted bigint := 0;
+    last text;
+BEGIN
+    looked := 0;
+    FOR key, version, content_hash, byte_size, blob_id, metadata, expires_at, created_at,
+        updated_at
+    IN
+        SELECT e.key, e.version, e.content_hash, e.byte_size, e.blob_id, e.metadata,
+            e.expires_at, e.created_at, e.updated_at
+        FROM @schema@.ltm_entries AS e
+        WHERE e.namespace = in_namespace AND e.key >= in_start AND e.key > in_after
+            AND e.key < in_end
+        ORDER BY e.key LIMIT in_most
+    LOOP
+        looked := looked + 1;
+        IF octet_length(key) BETWEEN 1 AND 1024 THEN
+            last := key;
+        END IF;
+        CONTINUE WHEN expires_at <= now_us
+            OR NOT @schema@.ltm_wanted(metadata, path, variables);
+        wanted := wanted + 1;
+        RETURN NEXT;
+        EXIT WHEN wanted = in_limit;
+    END LOOP;
+    key := last;
+    RETURN NEXT;
+END $$;
+
 -- The entries that match a query, best first, each with the places of the words that are sought;
 -- and how many match, how many have a text, and in how many each term is. If none matches, one row
 -- without a key. The index is asked for the words before anything else is looked at.

@@ -10,6 +10,7 @@ from ...dsn import Address
 from ...entry import Expiry
 from ...errors import ClosedError
 from ...filters import Filter
+from ...jsonpath import as_arguments
 from ...passes import SnapshotPass, to_snapshot
 from ...protocols import (
     Catalog,
@@ -18,6 +19,7 @@ from ...protocols import (
     DueBlob,
     LedgerBlob,
     Matches,
+    Page,
     Removed,
     Reservation,
     Resolved,
@@ -27,7 +29,7 @@ from ...protocols import (
     Written,
 )
 from ...shared import Shared
-from ...sql_functions import end_of, in_lock_order, to_commit, to_resolved, to_written
+from ...sql_functions import end_of, in_lock_order, to_commit, to_page, to_resolved, to_written
 from ...text import Query
 from ...tsearch import answer, ask
 from .connecting import close, connect
@@ -149,6 +151,28 @@ class PostgresCatalog(Catalog):
     ) -> list[Row]:
         found = await self._call("list", namespace, prefix, after, end_of(prefix), limit)
         return list(map(Row._make, found))
+
+    async def filter_entries(
+        self,
+        namespace: str,
+        wanted: Filter,
+        *,
+        prefix: str = "",
+        after: str = "",
+        limit: int,
+        most: int,
+    ) -> Page:
+        found = await self._call(
+            "filter",
+            namespace,
+            prefix,
+            after,
+            end_of(prefix),
+            *as_arguments(wanted),
+            limit,
+            most,
+        )
+        return to_page(found, limit, most)
 
     async def search_entries(
         self, namespace: str, query: Query, *, wanted: Filter | None, limit: int

@@ -48,12 +48,14 @@ VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (namespace, key) DO UPDATE SET
     version = excluded.version, write_id = excluded.write_id, deleted_at = excluded.deleted_at,
     expired = excluded.expired"""
-LIST = """
+_WITHIN = """
 SELECT key, version, content_hash, byte_size, NULL, blob_id, metadata,
     expires_at, created_at, updated_at
 FROM ltm_entries
-WHERE namespace = :namespace AND key >= :start AND key < :end
-  AND (expires_at IS NULL OR expires_at > :now)
+WHERE namespace = :namespace AND key >= :start AND key < :end"""
+LIST = f"""{_WITHIN} AND {LIVE}
+ORDER BY key LIMIT :limit"""
+LOOK = f"""{_WITHIN}
 ORDER BY key LIMIT :limit"""
 EXPIRED = """
 SELECT key FROM ltm_entries

@@ -10,6 +10,7 @@ from ...cursors import DELETIONS_KEPT_US
 from ...entry import Expiry
 from ...errors import ClosedError
 from ...filters import Filter
+from ...jsonpath import as_arguments
 from ...passes import SnapshotPass, to_snapshot
 from ...protocols import (
     Catalog,
@@ -18,6 +19,7 @@ from ...protocols import (
     DueBlob,
     LedgerBlob,
     Matches,
+    Page,
     Removed,
     Reservation,
     Resolved,
@@ -27,7 +29,7 @@ from ...protocols import (
     Written,
 )
 from ...shared import Shared
-from ...sql_functions import end_of, in_lock_order, to_commit, to_resolved, to_written
+from ...sql_functions import end_of, in_lock_order, to_commit, to_page, to_resolved, to_written
 from ...text import Query
 from ...tsearch import answer, ask
 from .connecting import Isolation, close, connect, isolation
@@ -187,6 +189,32 @@ class SupabaseCatalog(Catalog):
             },
         )
         return list(map(Row._make, found))
+
+    async def filter_entries(
+        self,
+        namespace: str,
+        wanted: Filter,
+        *,
+        prefix: str = "",
+        after: str = "",
+        limit: int,
+        most: int,
+    ) -> Page:
+        path, variables = as_arguments(wanted)
+        found = await self._call(
+            "filter",
+            {
+                "in_namespace": namespace,
+                "in_start": prefix,
+                "in_after": after,
+                "in_end": end_of(prefix),
+                "in_path": path,
+                "in_variables": variables,
+                "in_limit": limit,
+                "in_most": most,
+            },
+        )
+        return to_page(found, limit, most)
 
     async def search_entries(
         self, namespace: str, query: Query, *, wanted: Filter | None, limit: int
