@@ -188,7 +188,8 @@ class SnapshotRow(NamedTuple):
     watermark: str
     """A cursor: changes since that moment are listed from it."""
     entry_count: int | None
-    """Live entries then; None where counting would cost more than the rest."""
+    """Live entries then; None where there are more than ``MAX_COUNTED`` rows, or where the store
+    does not count cheaply."""
     total_bytes: int | None
     """Of their values as canonical JSON; None as *entry_count*."""
     created_at: int
@@ -398,7 +399,10 @@ class Catalog(Protocol):
         ...
 
     async def create_snapshot(self, namespace: str, snapshot_id: str, name: str) -> SnapshotRow:
-        """Remember this moment, copying nothing; if *snapshot_id* is there, return that one."""
+        """Remember this moment, copying nothing; if *snapshot_id* is there, return that one.
+
+        Its work is bounded, however many entries there are.
+        """
         ...
 
     async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:

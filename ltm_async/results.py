@@ -366,9 +366,10 @@ class SnapshotResult(Result):
     id: str | None = None
     """For ``since_snapshot_id``."""
     entry_count: int | None = None
-    """Live entries at that moment; None on Firestore, which would bill a read for each."""
+    """Live entries at that moment; None where there are more than 100,000 rows, and on Firestore,
+    which would bill them."""
     total_bytes: int | None = None
-    """Of their values as canonical JSON; None on Firestore."""
+    """Of their values as canonical JSON; None as *entry_count*."""
     created_at: datetime | None = None
 
 

@@ -112,6 +112,11 @@ async def list_page(ltm: LTMBackend) -> None:
     assert len((await ltm.list_entries(limit=100)).entries) == 100
 
 
+async def list_wanted(ltm: LTMBackend) -> None:
+    page = await ltm.list_entries(metadata_filter={"$not": {"n": {"$exists": False}}})
+    assert (page.entries, page.cursor) == ([], None)
+
+
 async def stats(ltm: LTMBackend) -> None:
     assert (await ltm.stats()).entries >= 500
 
@@ -125,7 +130,7 @@ async def test_each_operation_takes_as_few_round_trips_as_it_can(
         catalog = ltm._runner.stores().catalog
         turns: list[Callable[[LTMBackend], Awaitable[None]]] = [
             store_one, store_many, store_large, store_large_again, retrieve_one, retrieve_many,
-            touch, list_page, stats, delete, delete_many,
+            touch, list_page, list_wanted, stats, delete, delete_many,
         ]  # fmt: skip
         counted: dict[str, int] = {}
         for _ in range(2):  # the first has to prepare each statement
@@ -144,6 +149,7 @@ async def test_each_operation_takes_as_few_round_trips_as_it_can(
             "retrieve_many": 1,
             "touch": 1,
             "list_page": 1,
+            "list_wanted": 1,
             "stats": 1,
             "delete": 1,
             "delete_many": 1,

@@ -13,6 +13,7 @@ from ...filters import Filter
 from ...jsonpath import as_arguments
 from ...passes import SnapshotPass, to_snapshot
 from ...protocols import (
+    MAX_COUNTED,
     Catalog,
     CatalogStats,
     ChangePage,
@@ -233,7 +234,8 @@ class PostgresCatalog(Catalog):
         return CatalogStats._make((await self._call("stats", namespace))[0])
 
     async def create_snapshot(self, namespace: str, snapshot_id: str, name: str) -> SnapshotRow:
-        return to_snapshot((await self._call("snapshot", namespace, snapshot_id, name))[0])
+        found = await self._call("snapshot", namespace, snapshot_id, name, MAX_COUNTED)
+        return to_snapshot(found[0])
 
     async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
         found = await self._call("find_snapshot", namespace, snapshot_id)

@@ -164,6 +164,8 @@ VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, id) DO NOTHING"""
 SNAPSHOT = """
 SELECT id, name, watermark, entry_count, total_bytes, created_at
 FROM ltm_snapshots WHERE namespace = ? AND id = ?"""
-MOMENT = f"""
-SELECT (SELECT last FROM ltm_version), count(*), coalesce(sum(byte_size), 0)
-FROM ltm_entries WHERE namespace = :namespace AND {LIVE}"""
+MOMENT = """
+SELECT (SELECT last FROM ltm_version), count(*), count(*) FILTER (WHERE live),
+    coalesce(sum(byte_size) FILTER (WHERE live), 0)
+FROM (SELECT byte_size, expires_at IS NULL OR expires_at > :now AS live
+      FROM ltm_entries WHERE namespace = :namespace LIMIT :limit)"""

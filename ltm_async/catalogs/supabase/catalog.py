@@ -13,6 +13,7 @@ from ...filters import Filter
 from ...jsonpath import as_arguments
 from ...passes import SnapshotPass, to_snapshot
 from ...protocols import (
+    MAX_COUNTED,
     Catalog,
     CatalogStats,
     ChangePage,
@@ -210,8 +211,8 @@ class SupabaseCatalog(Catalog):
                 "in_end": end_of(prefix),
                 "in_path": path,
                 "in_variables": variables,
-                "in_limit": limit,
-                "in_most": most,
+                "in_wanted": limit,
+                "in_limit": most,
             },
         )
         return to_page(found, limit, most)
@@ -328,7 +329,13 @@ class SupabaseCatalog(Catalog):
 
     async def create_snapshot(self, namespace: str, snapshot_id: str, name: str) -> SnapshotRow:
         found = await self._call(
-            "snapshot", {"in_namespace": namespace, "in_id": snapshot_id, "in_name": name}
+            "snapshot",
+            {
+                "in_namespace": namespace,
+                "in_id": snapshot_id,
+                "in_name": name,
+                "in_limit": MAX_COUNTED,
+            },
         )
         return to_snapshot(found[0])
 
