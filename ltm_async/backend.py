@@ -495,8 +495,9 @@ class LTMBackend:
     ) -> ListResult:
         """One page of live entries, without values, in the order of their keys' code points.
 
-        With a filter a call looks at no more than some 10,000 entries; where more are left, the
-        page has a cursor, even if it has fewer than *limit* entries, or none.
+        With a filter a call looks at no more than 10,000 rows, in the catalog where that can tell
+        which match, on Firestore here; where more are left, the page has a cursor, even if it has
+        fewer than *limit* entries, or none.
 
         Args:
             prefix: Plain text, no pattern; empty for all.

@@ -324,7 +324,8 @@ class ListResult(Result):
     cursor: str | None = None
     """For the next page; None when this was the last."""
     errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
-    """Entries of the page that are damaged, whatever the filter; no other is missing for them."""
+    """Entries of the page that are damaged; no other is missing for them. With a filter, those of
+    which the catalog cannot tell that they do not match."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,8 @@ import asyncpg
 import pytest
 
 from ltm_async import LTMBackend, PostgresCatalog
+from ltm_async.errors import CorruptError
+from ltm_async.filters import parse_filter
 from ltm_async.protocols import Catalog
 from ltm_async.testing import CatalogContract, ChangesContract, SearchContract
 
@@ -172,6 +174,24 @@ async def test_a_cold_start_takes_one_connection_and_two_round_trips_more(
     assert proxy.connections == 2
     await catalog.aclose()
     await bare.close()
+
+
+async def test_a_filter_goes_on_behind_a_row_whose_key_is_none(database: Database) -> None:
+    """From the last key that can be one, so that a user may be given it as a cursor."""
+    catalog = PostgresCatalog(database.dsn, schema=database.schema)
+    for key in "a", "k" * 1_025, "z":
+        database.console.run(
+            f"INSERT INTO {database.schema}.ltm_entries"
+            f" VALUES ('', '{key}', 1, 'w', 'h', 1, '1', NULL, '{{}}', NULL, 1, 1)"
+        )
+    nothing = parse_filter({"n": 1})
+    page = await catalog.filter_entries("", nothing, limit=10, most=2)
+    assert page == ([], "a", 2)
+    page = await catalog.filter_entries("", nothing, after="a", limit=10, most=3)
+    assert page == ([], None, 2)
+    with pytest.raises(CorruptError, match="no key that can be one"):
+        await catalog.filter_entries("", nothing, after="a", limit=10, most=1)
+    await catalog.aclose()
 
 
 async def test_a_batch_in_any_order_writes_each_value_under_its_key(database: Database) -> None:
