@@ -48,6 +48,7 @@ from .results import (
     RetrieveResult,
     SearchResult,
     SnapshotResult,
+    SnippetsResult,
     StatsResult,
     StoreBatchResult,
     StoreResult,
@@ -563,6 +564,38 @@ class LTMBackend:
 
         return await self._runner.call(
             "search", search, lambda exc: SearchResult(exception=exc), timeout
+        )
+
+    async def retrieve_snippets(
+        self, query: str, keys: Iterable[str], *, timeout: float | None = None
+    ) -> SnippetsResult:
+        """Of each of some entries the piece of its text that has most of what *query* seeks.
+
+        A piece has up to 160 characters, and says where in it the words are, as
+        :mod:`ltm_async.snippets` describes. It is of the value as it is now, which is read for it,
+        large values too: 20 entries take one round trip and their blobs. So :meth:`search` gives
+        none by itself.
+
+        Args:
+            query: As for :meth:`search`; ``index_text`` is not needed.
+            keys: Up to 200, such as those of the hits of a page. One that comes twice is read once.
+
+        Raises:
+            InvalidEntryError: An argument breaks a limit; nothing was sent.
+            StoreError: The catalog failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        sought = parse_query(query)
+        wanted = checked_keys(keys)
+        if len(wanted) > searching.MAX_RANKED:
+            raise InvalidEntryError(
+                f"keys has {len(wanted)} keys, the limit is {searching.MAX_RANKED}"
+            )
+
+        async def retrieve(stores: Stores) -> SnippetsResult:
+            return await searching.retrieve_snippets(stores, sought, wanted)
+
+        return await self._runner.call(
+            "retrieve_snippets", retrieve, lambda exc: SnippetsResult(exception=exc), timeout
         )
 
     # What has changed

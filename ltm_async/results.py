@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from .entry import to_datetime
 from .errors import LTMError, OutcomeUnknownError, UnavailableError
 from .protocols import Row
+from .snippets import Snippet
 
 
 class Failure(NamedTuple):
@@ -76,7 +77,7 @@ _AS_STORED = ("value", "metadata")
 def _plain(value: Any) -> Any:
     if isinstance(value, (Result, EntryInfo, ChangeInfo)):
         return value.to_dict()
-    if isinstance(value, Failure):
+    if isinstance(value, (Failure, Snippet)):
         return value._asdict()
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -355,6 +356,19 @@ class SearchResult(Result):
     """For the next page; None when this was the last."""
     errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
     """Entries that were found but are damaged."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SnippetsResult(Result):
+    """What :meth:`LTMBackend.retrieve_snippets` found."""
+
+    FIELDS: ClassVar = ("snippets", "missing", "errors")
+
+    snippets: dict[str, Snippet] = dataclasses.field(default_factory=dict)
+    """By key, in the order asked for; without those that have nothing of what is sought."""
+    missing: list[str] = dataclasses.field(default_factory=list)
+    errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
+    """Entries whose value could not be read, and why."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -173,6 +173,7 @@ class SyncLTMBackend:
     delete_batch = _blocking(LTMBackend.delete_batch, reads="keys")
     list_entries = _blocking(LTMBackend.list_entries)
     search = _blocking(LTMBackend.search)
+    retrieve_snippets = _blocking(LTMBackend.retrieve_snippets)
     create_snapshot = _blocking(LTMBackend.create_snapshot)
     get_changed_entries = _blocking(LTMBackend.get_changed_entries)
     cleanup_expired = _blocking(LTMBackend.cleanup_expired)

@@ -169,6 +169,7 @@ class TestTheSameAsTheAsyncClass:
             ("retrieve_batch", (["b:0", "b:1", "none"],), {}),
             ("list_entries", ("b:",), {"limit": 2}),
             ("search", ("large",), {"limit": 2}),
+            ("retrieve_snippets", ("large",), {"keys": ["large", "none"]}),
             ("delete", ("b:0",), {}),
             ("delete_batch", (), {"keys": ["b:1", "none"]}),
             ("create_snapshot", ("n",), {}),
