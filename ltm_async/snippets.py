@@ -58,11 +58,7 @@ def snippet_of(key: str, value: object, query: Query) -> Snippet | None:
     part, first, _ = cluster[0][0]
     last = max(place.end for place, _ in cluster)
     begin, end = _cut(parts[part], first, last)
-    matches = {
-        (max(place.start, begin) - begin, min(place.end, end) - begin)
-        for place, _ in hits
-        if place.part == part and place.start < end and place.end > begin
-    }
+    matches = {(place.start - begin, min(place.end, end) - begin) for place, _ in cluster}
     return Snippet(parts[part][begin:end], sorted(matches))
 
 

@@ -120,6 +120,7 @@ FAR = "and so on " * 30
         # The closest, not the first, wherever it is.
         ("tea milk", f"tea {FAR} milk {FAR} tea with milk", "tea with milk"),
         ("tea", f"tea {FAR} tea {FAR} tea, tea", "tea, tea"),
+        ("tea milk", f"tea tea tea {FAR} milk in tea", "milk in tea"),
     ],
 )
 def test_it_is_the_piece_with_most_of_what_is_sought(
