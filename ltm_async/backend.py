@@ -43,6 +43,7 @@ from .results import (
     CollectResult,
     DeleteBatchResult,
     DeleteResult,
+    DeleteSnapshotResult,
     ListResult,
     RetrieveBatchResult,
     RetrieveResult,
@@ -623,6 +624,32 @@ class LTMBackend:
             "create_snapshot",
             create,
             lambda exc: SnapshotResult(name=name, exception=exc),
+            timeout,
+        )
+
+    async def delete_snapshot(
+        self, snapshot_id: str, *, timeout: float | None = None
+    ) -> DeleteSnapshotResult:
+        """Forget a snapshot, which stays until then; its cursors and the entries are untouched.
+
+        Where a reply was lost it is asked again, and ``deleted`` may be False all the same.
+
+        Args:
+            snapshot_id: The ``id`` that :meth:`create_snapshot` gave, of this namespace.
+
+        Raises:
+            InvalidEntryError: *snapshot_id* breaks a limit; nothing was sent.
+            StoreError: The catalog failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        feed.check_snapshot_id(snapshot_id)
+
+        async def delete(stores: Stores) -> DeleteSnapshotResult:
+            return await feed.delete_snapshot(stores, snapshot_id)
+
+        return await self._runner.call(
+            "delete_snapshot",
+            delete,
+            lambda exc: DeleteSnapshotResult(id=snapshot_id, exception=exc),
             timeout,
         )
 

@@ -409,6 +409,10 @@ class Catalog(Protocol):
         """The snapshot *snapshot_id*, or None."""
         ...
 
+    async def delete_snapshot(self, namespace: str, snapshot_id: str) -> bool:
+        """Forget a snapshot; whether it was there."""
+        ...
+
     async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
         """Up to *limit* keys that have changed, each with its latest state.
 

@@ -389,6 +389,17 @@ class SnapshotResult(Result):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteSnapshotResult(Result):
+    """What :meth:`LTMBackend.delete_snapshot` did."""
+
+    FIELDS: ClassVar = ("id", "deleted")
+
+    id: str
+    deleted: bool = False
+    """It was there."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeInfo:
     """The latest state of a key that has changed."""
 

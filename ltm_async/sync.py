@@ -175,6 +175,7 @@ class SyncLTMBackend:
     search = _blocking(LTMBackend.search)
     retrieve_snippets = _blocking(LTMBackend.retrieve_snippets)
     create_snapshot = _blocking(LTMBackend.create_snapshot)
+    delete_snapshot = _blocking(LTMBackend.delete_snapshot)
     get_changed_entries = _blocking(LTMBackend.get_changed_entries)
     cleanup_expired = _blocking(LTMBackend.cleanup_expired)
     collect_garbage = _blocking(LTMBackend.collect_garbage)

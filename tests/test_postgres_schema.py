@@ -215,6 +215,7 @@ async def run_every_function(conn: asyncpg.Connection, count: int = 500) -> None
     await conn.fetch("SELECT * FROM ltm_changes('', $1, NULL, '5', 'k', 500)", since)
     await conn.fetch("SELECT * FROM ltm_snapshot('', 'id', 'name', 1000)")
     await conn.fetch("SELECT * FROM ltm_find_snapshot('', 'id')")
+    await conn.fetch("SELECT * FROM ltm_delete_snapshot('', 'id')")
 
 
 FILL = """

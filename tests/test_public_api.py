@@ -32,6 +32,7 @@ METHODS = {
     "stats",
     "verify",
     "create_snapshot",
+    "delete_snapshot",
     "get_changed_entries",
     "open",
     "aclose",

@@ -186,6 +186,7 @@ async def test_a_catalog_in_memory_stays_in_its_process(path: str) -> None:
         (statements.FORGET, "USING PRIMARY KEY (namespace=? AND blob_id=?)"),
         (statements.PRUNE_DELETIONS, "ltm_deletions_age (namespace=? AND deleted_at<?)"),
         (statements.LOOK, "USING PRIMARY KEY (namespace=? AND key>? AND key<?)"),
+        (statements.DELETE_SNAPSHOT, "USING PRIMARY KEY (namespace=? AND id=?)"),
         (statements.SNAPSHOT, "USING PRIMARY KEY (namespace=? AND id=?)"),
     ],
 )

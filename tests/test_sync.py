@@ -173,6 +173,7 @@ class TestTheSameAsTheAsyncClass:
             ("delete", ("b:0",), {}),
             ("delete_batch", (), {"keys": ["b:1", "none"]}),
             ("create_snapshot", ("n",), {}),
+            ("delete_snapshot", ("none",), {}),
             ("get_changed_entries", (), {"limit": 3}),
             ("cleanup_expired", (), {"limit": 5}),
             ("collect_garbage", (), {"dry_run": True}),

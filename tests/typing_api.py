@@ -38,6 +38,7 @@ from ltm_async.results import (
     CollectResult,
     DeleteBatchResult,
     DeleteResult,
+    DeleteSnapshotResult,
     EntryInfo,
     Failure,
     ListResult,
@@ -120,6 +121,7 @@ async def methods_return_what_they_say(ltm: LTMBackend, end: datetime) -> None:
     assert_type(await ltm.stats(), StatsResult)
     assert_type(await ltm.retrieve_snippets("tea", ["k"]), SnippetsResult)
     assert_type(await ltm.create_snapshot("n"), SnapshotResult)
+    assert_type(await ltm.delete_snapshot("n"), DeleteSnapshotResult)
     assert_type(await ltm.get_changed_entries("id", limit=5), ChangesResult)
     async for change in ltm.changes(cursor="c", follow=True, poll=1):
         assert_type(change, ChangeInfo)

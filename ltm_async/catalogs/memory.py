@@ -339,6 +339,9 @@ class MemoryCatalog(Catalog):
     async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
         return self._space(namespace).snapshots.get(snapshot_id)
 
+    async def delete_snapshot(self, namespace: str, snapshot_id: str) -> bool:
+        return self._space(namespace).snapshots.pop(snapshot_id, None) is not None
+
     async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
         place = VersionPass.of(since)
         space, now = self._space(namespace), self._clock()

@@ -765,6 +765,15 @@ BEGIN
     RETURN QUERY SELECT * FROM @schema@.ltm_find_snapshot(in_namespace, in_id);
 END $$;
 
+CREATE OR REPLACE FUNCTION @schema@.ltm_delete_snapshot(in_namespace text, in_id text)
+RETURNS TABLE (id text)
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY DELETE FROM @schema@.ltm_snapshots AS s
+    WHERE s.namespace = in_namespace AND s.id = in_id RETURNING s.id;
+END $$;
+
 -- A page of what in_since, a snapshot, does not see and in_upper does, above the place of the page
 -- before. Without in_since it is all, and without in_upper what can be seen now. In a first row
 -- without a kind is how far the pass goes. As transactions are not in the order of their ends, a

@@ -363,6 +363,11 @@ class FirestoreCatalog(Catalog):
     async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
         return await feed.get_snapshot(await self._documents(), namespace, snapshot_id)
 
+    async def delete_snapshot(self, namespace: str, snapshot_id: str) -> bool:
+        return await self._settled(
+            lambda documents: feed.delete_snapshot(documents, namespace, snapshot_id)
+        )
+
     async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
         place = feed.TimePass.of(since)
         documents = await self._documents()

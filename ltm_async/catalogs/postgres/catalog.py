@@ -241,6 +241,9 @@ class PostgresCatalog(Catalog):
         found = await self._call("find_snapshot", namespace, snapshot_id)
         return to_snapshot(found[0]) if found else None
 
+    async def delete_snapshot(self, namespace: str, snapshot_id: str) -> bool:
+        return bool(await self._call("delete_snapshot", namespace, snapshot_id))
+
     async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
         place = SnapshotPass.of(since)
         return place.page(await self._call("changes", namespace, *place, limit), limit)

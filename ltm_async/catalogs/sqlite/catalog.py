@@ -387,6 +387,12 @@ class SQLiteCatalog(Catalog):
     async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
         return await self._read(lambda conn, _now: feed.find_snapshot(conn, namespace, snapshot_id))
 
+    async def delete_snapshot(self, namespace: str, snapshot_id: str) -> bool:
+        bound = (namespace, snapshot_id)
+        return await self._write(
+            lambda conn, _now: conn.execute(sql.DELETE_SNAPSHOT, bound).rowcount == 1
+        )
+
     async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
         place = VersionPass.of(since)
         return await self._read(

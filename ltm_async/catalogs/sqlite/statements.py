@@ -164,6 +164,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, id) DO NOTHING"""
 SNAPSHOT = """
 SELECT id, name, watermark, entry_count, total_bytes, created_at
 FROM ltm_snapshots WHERE namespace = ? AND id = ?"""
+DELETE_SNAPSHOT = "DELETE FROM ltm_snapshots WHERE namespace = ? AND id = ?"
 MOMENT = """
 SELECT (SELECT last FROM ltm_version), count(*), count(*) FILTER (WHERE live),
     coalesce(sum(byte_size) FILTER (WHERE live), 0)

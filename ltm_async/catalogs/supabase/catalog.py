@@ -343,6 +343,10 @@ class SupabaseCatalog(Catalog):
         found = await self._call("find_snapshot", {"in_namespace": namespace, "in_id": snapshot_id})
         return to_snapshot(found[0]) if found else None
 
+    async def delete_snapshot(self, namespace: str, snapshot_id: str) -> bool:
+        asked = {"in_namespace": namespace, "in_id": snapshot_id}
+        return bool(await self._call("delete_snapshot", asked))
+
     async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
         place = SnapshotPass.of(since)
         found = await self._call(
