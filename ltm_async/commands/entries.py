@@ -174,8 +174,9 @@ def search(
 
     async def work(ltm: LTMBackend) -> tuple[SearchResult, SnippetsResult]:
         found = await ltm.search(query, metadata_filter=wanted, limit=limit)
-        keys = [hit.key for hit in found.results] if snippets else []
-        return found, await ltm.retrieve_snippets(query, keys)
+        if not snippets:
+            return found, SnippetsResult()
+        return found, await ltm.retrieve_snippets(query, [hit.key for hit in found.results])
 
     found, pieces = session.call(work)
     shown = pieces.to_dict()["snippets"]

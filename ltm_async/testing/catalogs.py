@@ -366,6 +366,7 @@ class CatalogContract:
             page = await catalog.filter_entries(
                 SPACE, parse_filter({}), after=after, limit=3, most=3
             )
+            assert page.examined <= 3
             found += [row.key for row in page.rows]
             after = page.after
         assert found == ["b"]
