@@ -43,11 +43,13 @@ from .results import (
     CollectResult,
     DeleteBatchResult,
     DeleteResult,
+    DeleteSnapshotResult,
     ListResult,
     RetrieveBatchResult,
     RetrieveResult,
     SearchResult,
     SnapshotResult,
+    SnippetsResult,
     StatsResult,
     StoreBatchResult,
     StoreResult,
@@ -495,8 +497,9 @@ class LTMBackend:
     ) -> ListResult:
         """One page of live entries, without values, in the order of their keys' code points.
 
-        With a filter a call looks at no more than some 10,000 entries; where more are left, the
-        page has a cursor, even if it has fewer than *limit* entries, or none.
+        With a filter a call looks at no more than 10,000 rows, in the catalog where that can tell
+        which match, on Firestore here; where more are left, the page has a cursor, even if it has
+        fewer than *limit* entries, or none.
 
         Args:
             prefix: Plain text, no pattern; empty for all.
@@ -564,13 +567,46 @@ class LTMBackend:
             "search", search, lambda exc: SearchResult(exception=exc), timeout
         )
 
+    async def retrieve_snippets(
+        self, query: str, keys: Iterable[str], *, timeout: float | None = None
+    ) -> SnippetsResult:
+        """Of each of some entries the piece of its text that has most of what *query* seeks.
+
+        A piece has up to 160 characters, and says where in it the words are, as
+        :mod:`ltm_async.snippets` describes. It is of the value as it is now, which is read for it,
+        large values too: 20 entries take one round trip and their blobs. So :meth:`search` gives
+        none by itself.
+
+        Args:
+            query: As for :meth:`search`; ``index_text`` is not needed.
+            keys: Up to 200, such as those of the hits of a page. One that comes twice is read once.
+
+        Raises:
+            InvalidEntryError: An argument breaks a limit; nothing was sent.
+            StoreError: The catalog failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        sought = parse_query(query)
+        wanted = checked_keys(keys)
+        if len(wanted) > searching.MAX_RANKED:
+            raise InvalidEntryError(
+                f"keys has {len(wanted)} keys, the limit is {searching.MAX_RANKED}"
+            )
+
+        async def retrieve(stores: Stores) -> SnippetsResult:
+            return await searching.retrieve_snippets(stores, sought, wanted)
+
+        return await self._runner.call(
+            "retrieve_snippets", retrieve, lambda exc: SnippetsResult(exception=exc), timeout
+        )
+
     # What has changed
 
     async def create_snapshot(self, name: str, *, timeout: float | None = None) -> SnapshotResult:
         """Remember this moment, for ``since_snapshot_id``.
 
-        It is one row, and nothing is copied. Its counts are of live entries, for which SQLite and
-        PostgreSQL read the size of every row, as :meth:`stats` does; Firestore does not count.
+        It is one row, and nothing is copied. In a namespace of more than 100,000 rows, expired
+        ones too, it does not count the entries, which :meth:`stats` does, so that its work is
+        bounded; on Firestore, which bills what it counts, it never does.
 
         Args:
             name: For people, 1 to 256 bytes without NUL; need not be unique.
@@ -588,6 +624,32 @@ class LTMBackend:
             "create_snapshot",
             create,
             lambda exc: SnapshotResult(name=name, exception=exc),
+            timeout,
+        )
+
+    async def delete_snapshot(
+        self, snapshot_id: str, *, timeout: float | None = None
+    ) -> DeleteSnapshotResult:
+        """Forget a snapshot, which stays until then; its cursors and the entries are untouched.
+
+        Where a reply was lost it is asked again, and ``deleted`` may be False all the same.
+
+        Args:
+            snapshot_id: The ``id`` that :meth:`create_snapshot` gave, of this namespace.
+
+        Raises:
+            InvalidEntryError: *snapshot_id* breaks a limit; nothing was sent.
+            StoreError: The catalog failed, and ``on_unavailable`` is ``"raise"``.
+        """
+        feed.check_snapshot_id(snapshot_id)
+
+        async def delete(stores: Stores) -> DeleteSnapshotResult:
+            return await feed.delete_snapshot(stores, snapshot_id)
+
+        return await self._runner.call(
+            "delete_snapshot",
+            delete,
+            lambda exc: DeleteSnapshotResult(id=snapshot_id, exception=exc),
             timeout,
         )
 

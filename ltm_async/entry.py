@@ -11,7 +11,7 @@ import json
 import json.encoder
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
@@ -94,6 +94,21 @@ def check_key(key: object, name: str = "key") -> None:
     check_text(name, key, MAX_KEY_BYTES)
     if not key:
         raise InvalidEntryError(f"{name} is empty, it needs 1 to {MAX_KEY_BYTES} bytes")
+
+
+def last_key(keys: Sequence[str]) -> str:
+    """The last of *keys*, as rows have them, that can be one.
+
+    Raises:
+        CorruptError: None can.
+    """
+    for key in reversed(keys):
+        try:
+            check_key(key)
+        except InvalidEntryError:
+            continue
+        return key
+    raise CorruptError(f"a whole page of {len(keys)} rows has no key that can be one")
 
 
 def check_json(name: str, value: object) -> None:

@@ -12,7 +12,13 @@ from .entry import check_text, shown, to_datetime
 from .errors import CorruptError, InvalidEntryError
 from .protocols import Change
 from .reading import check_instants, check_name, decode_metadata
-from .results import ChangeInfo, ChangesResult, EntryInfo, SnapshotResult
+from .results import (
+    ChangeInfo,
+    ChangesResult,
+    DeleteSnapshotResult,
+    EntryInfo,
+    SnapshotResult,
+)
 from .stores import Stores
 
 MAX_NAME_BYTES = 256
@@ -26,14 +32,20 @@ REMEMBERED = 10_000
 def check_since(snapshot_id: object, cursor: object) -> None:
     if snapshot_id is not None and cursor is not None:
         raise InvalidEntryError("since_snapshot_id and cursor exclude each other")
-    for name, given, limit in (
-        ("since_snapshot_id", snapshot_id, MAX_SNAPSHOT_ID_BYTES),
-        ("cursor", cursor, MAX_CURSOR_CHARS),
-    ):
-        if given is not None:
-            check_text(name, given, limit)
-            if not given:
-                raise InvalidEntryError(f"{name} is empty")
+    if snapshot_id is not None:
+        check_snapshot_id(snapshot_id, "since_snapshot_id")
+    if cursor is not None:
+        _check_given("cursor", cursor, MAX_CURSOR_CHARS)
+
+
+def check_snapshot_id(snapshot_id: object, name: str = "snapshot_id") -> None:
+    _check_given(name, snapshot_id, MAX_SNAPSHOT_ID_BYTES)
+
+
+def _check_given(name: str, given: object, limit: int) -> None:
+    check_text(name, given, limit)
+    if not given:
+        raise InvalidEntryError(f"{name} is empty")
 
 
 def check_snapshot_name(name: object) -> None:
@@ -65,6 +77,13 @@ async def create_snapshot(stores: Stores, name: str) -> SnapshotResult:
         total_bytes=row.total_bytes,
         created_at=to_datetime(row.created_at),
     )
+
+
+async def delete_snapshot(stores: Stores, snapshot_id: str) -> DeleteSnapshotResult:
+    deleted = await stores.to_catalog.unanswered(
+        stores.catalog.delete_snapshot, stores.namespace, snapshot_id
+    )
+    return DeleteSnapshotResult(id=snapshot_id, deleted=deleted)
 
 
 async def list_page(

@@ -5,6 +5,7 @@ The path is made of our own words; names and operands of the filter are its vari
 
 from __future__ import annotations
 
+import json
 from typing import Any, NamedTuple
 
 from .filters import All, Condition, Filter, Not, is_number
@@ -26,6 +27,12 @@ def to_jsonpath(wanted: Filter) -> JsonPath | None:
     variables: dict[str, Any] = {}
     predicate = _predicate(wanted, variables, holds=True)
     return None if predicate is None else JsonPath(f"strict {predicate}", variables)
+
+
+def as_arguments(wanted: Filter | None) -> tuple[str | None, str | None]:
+    """The path and, as JSON, its variables, as the functions of the database take them."""
+    chosen = None if wanted is None else to_jsonpath(wanted)
+    return (None, None) if chosen is None else (chosen.path, json.dumps(chosen.variables))
 
 
 def _predicate(wanted: Filter, variables: dict[str, Any], *, holds: bool) -> str | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from .errors import CorruptError
 from .filters import Filter
+from .protocols import Page
 from .reading import check_name, check_row, next_after
 from .results import EntryInfo, Failure, ListResult
 from .stores import Stores
 
 MAX_EXAMINED = 10_000
-"""Rows that one call reads to find those that match."""
+"""Rows that one call looks at to find those that match, in the catalog or here."""
 MAX_PAGE = 1000
 
 
@@ -25,12 +26,10 @@ async def list_page(
     first: CorruptError | None = None
     examined, size = 0, limit
     while True:
-        rows = await stores.to_catalog.unanswered(
-            stores.catalog.list_entries, stores.namespace, prefix=prefix, after=after, limit=size
-        )
+        page = await _look(stores, prefix, after, size, wanted, MAX_EXAMINED - examined)
         names: list[str] = []
         seen = 0
-        for row in rows:
+        for row in page.rows:
             seen += 1
             try:
                 check_name(row)
@@ -43,10 +42,28 @@ async def list_page(
                 first = first or exc
             if len(entries) + len(errors) == limit:
                 break
-        examined += seen
-        if seen == len(rows) < size:
-            return ListResult(entries=entries, errors=errors, exception=first)
-        after = next_after(rows, names)
-        if len(entries) + len(errors) == limit or examined >= MAX_EXAMINED:
-            return ListResult(entries=entries, cursor=after, errors=errors, exception=first)
+        examined += page.examined
+        cursor = page.after if seen == len(page.rows) else next_after(page.rows, names)
+        enough = len(entries) + len(errors) == limit or examined >= MAX_EXAMINED
+        if cursor is None or enough:
+            return ListResult(entries=entries, cursor=cursor, errors=errors, exception=first)
+        after = cursor
         size = min(2 * size, MAX_PAGE)  # few match: look at more of them at once
+
+
+async def _look(
+    stores: Stores, prefix: str, after: str, limit: int, wanted: Filter | None, most: int
+) -> Page:
+    call, catalog, namespace = stores.to_catalog.unanswered, stores.catalog, stores.namespace
+    if wanted is None:
+        rows = await call(catalog.list_entries, namespace, prefix=prefix, after=after, limit=limit)
+        return Page.of(rows, limit)
+    return await call(
+        catalog.filter_entries,
+        namespace,
+        wanted,
+        prefix=prefix,
+        after=after,
+        limit=limit,
+        most=most,
+    )

@@ -16,7 +16,7 @@ import enum
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from .entry import MAX_VALUE_BYTES, Expiry
+from .entry import MAX_VALUE_BYTES, Expiry, last_key
 from .errors import ConfigError, StoreError
 from .filters import Filter
 from .text import Query, Term, Text
@@ -124,6 +124,23 @@ class DueBlob(NamedTuple):
     byte_size: int
 
 
+class Page(NamedTuple):
+    """Rows of a listing, and how far it looked for them."""
+
+    rows: list[Row]
+    after: str | None
+    """Go on above this key: of those that were looked at the last that can be one. None at the
+    end."""
+    examined: int
+    """How many rows were looked at, expired ones too where the store sees them."""
+
+    @classmethod
+    def of(cls, rows: list[Row], limit: int) -> Page:
+        """Of all there are above a key, up to *limit*."""
+        after = last_key([row.key for row in rows]) if len(rows) == limit else None
+        return cls(rows, after, len(rows))
+
+
 class Found(NamedTuple):
     """An entry that matches a query."""
 
@@ -171,7 +188,8 @@ class SnapshotRow(NamedTuple):
     watermark: str
     """A cursor: changes since that moment are listed from it."""
     entry_count: int | None
-    """Live entries then; None where counting would cost more than the rest."""
+    """Live entries then; None where there are more than ``MAX_COUNTED`` rows, or where the store
+    does not count cheaply."""
     total_bytes: int | None
     """Of their values as canonical JSON; None as *entry_count*."""
     created_at: int
@@ -272,6 +290,25 @@ class Catalog(Protocol):
         """
         ...
 
+    async def filter_entries(
+        self,
+        namespace: str,
+        wanted: Filter,  # noqa: ARG002  # for those that can
+        *,
+        prefix: str = "",
+        after: str = "",
+        limit: int,
+        most: int,
+    ) -> Page:
+        """Up to *limit* rows as of ``list_entries``, without those that cannot match *wanted*.
+
+        It looks at no more than *most* rows, and may stop before. What the store cannot tell is
+        left to the caller: this one, for catalogs that can tell nothing, leaves out none.
+        """
+        limit = min(limit, most)
+        rows = await self.list_entries(namespace, prefix=prefix, after=after, limit=limit)
+        return Page.of(rows, limit)
+
     async def search_entries(
         self,
         namespace: str,  # noqa: ARG002  # for those that can
@@ -362,11 +399,18 @@ class Catalog(Protocol):
         ...
 
     async def create_snapshot(self, namespace: str, snapshot_id: str, name: str) -> SnapshotRow:
-        """Remember this moment, copying nothing; if *snapshot_id* is there, return that one."""
+        """Remember this moment, copying nothing; if *snapshot_id* is there, return that one.
+
+        Its work is bounded, however many entries there are.
+        """
         ...
 
     async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
         """The snapshot *snapshot_id*, or None."""
+        ...
+
+    async def delete_snapshot(self, namespace: str, snapshot_id: str) -> bool:
+        """Forget a snapshot; whether it was there."""
         ...
 
     async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 from .entry import to_datetime
 from .errors import LTMError, OutcomeUnknownError, UnavailableError
 from .protocols import Row
+from .snippets import Snippet
 
 
 class Failure(NamedTuple):
@@ -76,7 +77,7 @@ _AS_STORED = ("value", "metadata")
 def _plain(value: Any) -> Any:
     if isinstance(value, (Result, EntryInfo, ChangeInfo)):
         return value.to_dict()
-    if isinstance(value, Failure):
+    if isinstance(value, (Failure, Snippet)):
         return value._asdict()
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -324,7 +325,8 @@ class ListResult(Result):
     cursor: str | None = None
     """For the next page; None when this was the last."""
     errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
-    """Entries of the page that are damaged, whatever the filter; no other is missing for them."""
+    """Entries of the page that are damaged; no other is missing for them. With a filter, those of
+    which the catalog cannot tell that they do not match."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,6 +359,19 @@ class SearchResult(Result):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SnippetsResult(Result):
+    """What :meth:`LTMBackend.retrieve_snippets` found."""
+
+    FIELDS: ClassVar = ("snippets", "missing", "errors")
+
+    snippets: dict[str, Snippet] = dataclasses.field(default_factory=dict)
+    """By key, in the order asked for; without those that have nothing of what is sought."""
+    missing: list[str] = dataclasses.field(default_factory=list)
+    errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
+    """Entries whose value could not be read, and why."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotResult(Result):
     """What :meth:`LTMBackend.create_snapshot` made."""
 
@@ -366,10 +381,22 @@ class SnapshotResult(Result):
     id: str | None = None
     """For ``since_snapshot_id``."""
     entry_count: int | None = None
-    """Live entries at that moment; None on Firestore, which would bill a read for each."""
+    """Live entries at that moment; None where there are more than 100,000 rows, and on Firestore,
+    which would bill them."""
     total_bytes: int | None = None
-    """Of their values as canonical JSON; None on Firestore."""
+    """Of their values as canonical JSON; None as *entry_count*."""
     created_at: datetime | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteSnapshotResult(Result):
+    """What :meth:`LTMBackend.delete_snapshot` did."""
+
+    FIELDS: ClassVar = ("id", "deleted")
+
+    id: str
+    deleted: bool = False
+    """It was there."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 from .entry import shown
 from .errors import CorruptError, InvalidEntryError
 from .filters import Filter
 from .protocols import Found
-from .reading import check_name, check_row
-from .results import Failure, SearchHit, SearchResult
+from .reading import check_name, check_row, read_batch
+from .results import Failure, SearchHit, SearchResult, SnippetsResult
+from .snippets import Snippet, snippet_of
 from .stores import Stores
 from .text import Query, matches, scores
 
 MAX_RANKED = 200
+READ_AT_ONCE = 20
+"""Values that are in memory for their snippets."""
 
 
 def parse_cursor(cursor: object) -> int:
@@ -58,3 +64,22 @@ async def search(
         errors=errors,
         exception=first,
     )
+
+
+async def retrieve_snippets(stores: Stores, query: Query, keys: Sequence[str]) -> SnippetsResult:
+    """Some values at once, of which only the snippets are kept."""
+    snippets: dict[str, Snippet] = {}
+    missing: list[str] = []
+    errors: dict[str, Failure] = {}
+    for place in range(0, len(keys), READ_AT_ONCE):
+        some = keys[place : place + READ_AT_ONCE]
+        read = await read_batch(stores, some)
+        for key in some:
+            if key in read.errors:
+                errors[key] = Failure.of(read.errors[key])
+            elif key not in read.values:
+                missing.append(key)
+            elif (snippet := snippet_of(key, read.values[key], query)) is not None:
+                snippets[key] = snippet
+            await asyncio.sleep(0)  # a long text takes some milliseconds
+    return SnippetsResult(snippets=snippets, missing=missing, errors=errors)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from .entry import NEVER, prefix_end
-from .protocols import Outcome, Resolved, Write, Written
+from .errors import CorruptError
+from .protocols import Outcome, Page, Resolved, Row, Write, Written
 from .tsearch import to_tsvector
 
 T = TypeVar("T")
@@ -76,6 +77,16 @@ def to_resolved(known: int, committed: bool, version: int | None) -> Resolved:
     if committed or version is not None:
         return Resolved(Outcome.STORED, version)
     return Resolved(Outcome.FAILED if known else Outcome.UNKNOWN)
+
+
+def to_page(found: Sequence[Any], limit: int, most: int) -> Page:
+    """What ``ltm_filter`` gave; its last row says how far it looked."""
+    *rows, (after, *_, examined) = found
+    if len(rows) < limit and examined < most:
+        return Page([Row._make(row[:10]) for row in rows], None, examined)
+    if after is None:
+        raise CorruptError(f"a whole page of {examined} rows has no key that can be one")
+    return Page([Row._make(row[:10]) for row in rows], after, examined)
 
 
 def end_of(prefix: str) -> str:

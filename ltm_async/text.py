@@ -47,10 +47,10 @@ _ALONE = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 )
 _ALONE += "\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[{_ALONE}]|[^\W_{_ALONE}]+")
+WORD = re.compile(rf"[{_ALONE}]|[^\W_{_ALONE}]+")
 _ASCII_WORD = re.compile("[0-9a-z]+")
 _PIECE = re.compile(r'"([^"]*)"?|([^\s"]+)')
-_CHARACTERS = (MAX_WORD + 1) * MAX_WORDS
+MAX_CHARACTERS = (MAX_WORD + 1) * MAX_WORDS
 """Of one string that are looked at, at most."""
 
 
@@ -103,27 +103,28 @@ class Text(NamedTuple):
 
 def words_of(text: str) -> list[str]:
     """The words of *text*, in order."""
-    text = text[:_CHARACTERS]
+    text = text[:MAX_CHARACTERS]
     if text.isascii():
         words = _ASCII_WORD.findall(text.lower())
     else:
         # Folding may undo the form, and the form the folding: together they are stable after this.
         folded = unicodedata.normalize("NFKC", text).casefold()
-        words = _WORD.findall(unicodedata.normalize("NFKC", folded))
+        words = WORD.findall(unicodedata.normalize("NFKC", folded))
     return [word[:MAX_WORD] for word in words] if len(text) > MAX_WORD else words
 
 
 def text_of(key: str, value: object) -> str:
     """The words to index of an entry, with spaces between them."""
     found = words_of(key)
-    for part in _strings(value):
+    for part in strings_in(value):
         found += words_of(part)
         if len(found) >= MAX_WORDS:
             break
     return " ".join(found[:MAX_WORDS])
 
 
-def _strings(value: object) -> Iterator[str]:
+def strings_in(value: object) -> Iterator[str]:
+    """The strings of *value* that count, in order."""
     nodes: list[object] = [value]
     left = MAX_PARTS
     while nodes and left:
@@ -168,15 +169,20 @@ def text_in(words: Sequence[str], query: Query) -> Text:
     return Text(places, len(words))
 
 
-def occurrences(term: Term, text: Text) -> int:
-    """How often *term* is in *text*."""
-    starts: set[int] | None = None
+def starts(term: Term, text: Text) -> set[int]:
+    """Where in *text* an occurrence of *term* begins."""
+    common: set[int] | None = None
     for offset, word in enumerate(term.words):
         found = {place - offset for place in _places(word, term, offset, text)}
-        starts = found if starts is None else starts & found
-        if not starts:
-            return 0
-    return len(starts or ())
+        common = found if common is None else common & found
+        if not common:
+            break
+    return common or set()
+
+
+def occurrences(term: Term, text: Text) -> int:
+    """How often *term* is in *text*."""
+    return len(starts(term, text))
 
 
 def mark_of(namespace: str) -> str:

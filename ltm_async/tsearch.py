@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from .errors import CorruptError
 from .filters import Filter
-from .jsonpath import to_jsonpath
+from .jsonpath import as_arguments
 from .protocols import MAX_COUNTED, MAX_MATCHES, Found, Matches, Row
 from .text import Query, Term, Text, mark_of
 
@@ -34,14 +34,12 @@ def to_tsvector(namespace: str, words: str) -> str:
 
 def ask(namespace: str, query: Query, wanted: Filter | None, limit: int) -> Asked:
     joint = " & " if query.every else " | "
-    chosen = None if wanted is None else to_jsonpath(wanted)
     return Asked(
         _within(namespace, joint.join(map(_phrase, query.decisive))),
         [_within(namespace, _phrase(term)) for term in query.terms],
         sorted(query.words),
         sorted(query.prefixes),
-        None if chosen is None else chosen.path,
-        None if chosen is None else json.dumps(chosen.variables),
+        *as_arguments(wanted),
         limit,
     )
 

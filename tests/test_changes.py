@@ -318,6 +318,9 @@ BAD = [
     ("create_snapshot", {"name": 5}, "name must be str"),
     ("create_snapshot", {"name": "x" * 257}, "name has 257 bytes"),
     ("create_snapshot", {"name": "\0"}, "name has a NUL"),
+    ("delete_snapshot", {"snapshot_id": ""}, "snapshot_id is empty"),
+    ("delete_snapshot", {"snapshot_id": 5}, "snapshot_id must be str"),
+    ("delete_snapshot", {"snapshot_id": "x" * 65}, "snapshot_id has 65 bytes"),
     ("get_changed_entries", {"since_snapshot_id": "a", "cursor": "b"}, "exclude each other"),
     ("get_changed_entries", {"since_snapshot_id": ""}, "since_snapshot_id is empty"),
     ("get_changed_entries", {"since_snapshot_id": 5}, "since_snapshot_id must be str"),
@@ -395,11 +398,25 @@ async def test_a_snapshot_whose_reply_is_lost_is_made_once() -> None:
     assert list(catalog._spaces[""].snapshots) == [made.id]
 
 
+async def test_a_snapshot_that_was_deleted_is_none_to_begin_from(world: World) -> None:
+    async with backend(world.connect()) as ltm:
+        snapshot = await ltm.create_snapshot("n")
+        assert snapshot.id is not None
+        page = await ltm.get_changed_entries(snapshot.id)
+        done = await ltm.delete_snapshot(snapshot.id)
+        assert (done.id, done.deleted) == (snapshot.id, True)
+        assert not (await ltm.delete_snapshot(snapshot.id)).deleted
+        with pytest.raises(InvalidEntryError, match="there is no such snapshot"):
+            await ltm.get_changed_entries(snapshot.id)
+        assert (await ltm.get_changed_entries(cursor=page.cursor)).success
+
+
 async def test_a_catalog_that_is_down_is_reported_and_followed_on() -> None:
     catalog = MemoryCatalog()
     down = Faults(at=0, mode=Mode.DOWN)
     async with backend(faulty_catalog(catalog, down), on_unavailable="degrade") as ltm:
         assert (await ltm.create_snapshot("n")).degraded
+        assert (await ltm.delete_snapshot("n")).degraded
         page = await ltm.get_changed_entries()
         assert (page.degraded, page.changes, page.cursor) == (True, [], None)
         with pytest.raises(UnavailableError):

@@ -97,6 +97,10 @@ BILLS: dict[str, tuple[Callable[[LTMBackend], Awaitable[Any]], tuple[int, int, i
     "store 100 large": (lambda ltm: ltm.store_batch(LARGE), (4, 300, 300, 0)),
     "retrieve 100": (lambda ltm: ltm.retrieve_batch(keys(SMALL)), (1, 100, 0, 0)),
     "delete 100 small": (lambda ltm: ltm.delete_batch(keys(SMALL)), (2, 100, 100, 100)),
+    "list 100 by a filter": (
+        lambda ltm: ltm.list_entries(metadata_filter={"n": 1}),
+        (2, 101, 0, 0),
+    ),
     "clean up nothing": (lambda ltm: ltm.cleanup_expired(), (3, 3, 0, 0)),
 }
 

@@ -266,9 +266,10 @@ KEYS = {
 
 
 @pytest.mark.parametrize("limit", [2, 3, 100])
+@pytest.mark.parametrize("wanted", [None, {}], ids=["all", "filtered"])
 @pytest.mark.parametrize("case", KEYS)
 async def test_a_row_whose_key_is_none_is_named_and_hides_no_other(
-    file_rig: Rig, file_forger: Forger, case: str, limit: int
+    file_rig: Rig, file_forger: Forger, case: str, wanted: dict[str, Any] | None, limit: int
 ) -> None:
     data, key = KEYS[case]
     file_forger.execute(
@@ -278,7 +279,7 @@ async def test_a_row_whose_key_is_none_is_named_and_hides_no_other(
     errors: set[str] = set()
     cursor = None
     for _ in range(4):
-        page = await file_rig.ltm.list_entries(cursor=cursor, limit=limit)
+        page = await file_rig.ltm.list_entries(metadata_filter=wanted, cursor=cursor, limit=limit)
         seen += [entry.key for entry in page.entries]
         errors |= page.errors.keys()
         if (cursor := page.cursor) is None:

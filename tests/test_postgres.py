@@ -9,6 +9,8 @@ import asyncpg
 import pytest
 
 from ltm_async import LTMBackend, PostgresCatalog
+from ltm_async.errors import CorruptError
+from ltm_async.filters import parse_filter
 from ltm_async.protocols import Catalog
 from ltm_async.testing import CatalogContract, ChangesContract, SearchContract
 
@@ -112,6 +114,11 @@ async def list_page(ltm: LTMBackend) -> None:
     assert len((await ltm.list_entries(limit=100)).entries) == 100
 
 
+async def list_wanted(ltm: LTMBackend) -> None:
+    page = await ltm.list_entries(metadata_filter={"$not": {"n": {"$exists": False}}})
+    assert (page.entries, page.cursor) == ([], None)
+
+
 async def stats(ltm: LTMBackend) -> None:
     assert (await ltm.stats()).entries >= 500
 
@@ -125,7 +132,7 @@ async def test_each_operation_takes_as_few_round_trips_as_it_can(
         catalog = ltm._runner.stores().catalog
         turns: list[Callable[[LTMBackend], Awaitable[None]]] = [
             store_one, store_many, store_large, store_large_again, retrieve_one, retrieve_many,
-            touch, list_page, stats, delete, delete_many,
+            touch, list_page, list_wanted, stats, delete, delete_many,
         ]  # fmt: skip
         counted: dict[str, int] = {}
         for _ in range(2):  # the first has to prepare each statement
@@ -144,6 +151,7 @@ async def test_each_operation_takes_as_few_round_trips_as_it_can(
             "retrieve_many": 1,
             "touch": 1,
             "list_page": 1,
+            "list_wanted": 1,
             "stats": 1,
             "delete": 1,
             "delete_many": 1,
@@ -166,6 +174,24 @@ async def test_a_cold_start_takes_one_connection_and_two_round_trips_more(
     assert proxy.connections == 2
     await catalog.aclose()
     await bare.close()
+
+
+async def test_a_filter_goes_on_behind_a_row_whose_key_is_none(database: Database) -> None:
+    """From the last key that can be one, so that a user may be given it as a cursor."""
+    catalog = PostgresCatalog(database.dsn, schema=database.schema)
+    for key in "a", "k" * 1_025, "z":
+        database.console.run(
+            f"INSERT INTO {database.schema}.ltm_entries"
+            f" VALUES ('', '{key}', 1, 'w', 'h', 1, '1', NULL, '{{}}', NULL, 1, 1)"
+        )
+    nothing = parse_filter({"n": 1})
+    page = await catalog.filter_entries("", nothing, limit=10, most=2)
+    assert page == ([], "a", 2)
+    page = await catalog.filter_entries("", nothing, after="a", limit=10, most=3)
+    assert page == ([], None, 2)
+    with pytest.raises(CorruptError, match="no key that can be one"):
+        await catalog.filter_entries("", nothing, after="a", limit=10, most=1)
+    await catalog.aclose()
 
 
 async def test_a_batch_in_any_order_writes_each_value_under_its_key(database: Database) -> None:

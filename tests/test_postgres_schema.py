@@ -6,6 +6,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -18,6 +19,7 @@ from ltm_async import (
     StoreError,
 )
 from ltm_async.filters import parse_filter
+from ltm_async.jsonpath import as_arguments
 from ltm_async.schema import VERSION, postgres_script
 from ltm_async.testing.catalogs import new_write_id, small
 from ltm_async.text import parse_query
@@ -191,8 +193,11 @@ async def run_every_function(conn: asyncpg.Connection, count: int = 500) -> None
     await conn.fetch("SELECT * FROM ltm_get('', $1)", keys[:1])
     await conn.fetch("SELECT * FROM ltm_touch('', 'k0000600', 'w', true, 1, NULL, NULL)")
     await conn.fetch("SELECT * FROM ltm_list('', 'k0000', 'k0000500', 'k0001', 100)")
-    for text, wanted in ("tea w7", None), ("w7 w8*", parse_filter({"n": 1})):
-        asked = ask("", parse_query(text), wanted, 200)
+    wanted = as_arguments(parse_filter({"n": 1}))
+    await conn.fetch("SELECT * FROM ltm_filter('', 'k', '', 'l', $1, $2, 10, 1000)", *wanted)
+    await conn.fetch("SELECT * FROM ltm_filter('', 'k', 'k0000500', 'l', '$ == 1', '{}', 10, 99)")
+    for text, chosen in ("tea w7", None), ("w7 w8*", parse_filter({"n": 1})):
+        asked = ask("", parse_query(text), chosen, 200)
         await conn.fetch("SELECT * FROM ltm_search('', $1, $2, $3, $4, $5, $6, $7, $8, $9)", *asked)
     await conn.fetch("SELECT * FROM ltm_expire('', 500, 'w')")
     await conn.fetch("SELECT * FROM ltm_delete('', $1, 'w', NULL)", new)
@@ -208,7 +213,9 @@ async def run_every_function(conn: asyncpg.Connection, count: int = 500) -> None
     await conn.fetch("SELECT * FROM ltm_changes('', NULL, NULL, NULL, '', 500)")
     await conn.fetch("SELECT * FROM ltm_changes('', $1, NULL, NULL, '', 500)", since)
     await conn.fetch("SELECT * FROM ltm_changes('', $1, NULL, '5', 'k', 500)", since)
+    await conn.fetch("SELECT * FROM ltm_snapshot('', 'id', 'name', 1000)")
     await conn.fetch("SELECT * FROM ltm_find_snapshot('', 'id')")
+    await conn.fetch("SELECT * FROM ltm_delete_snapshot('', 'id')")
 
 
 FILL = """
@@ -275,9 +282,10 @@ async def test_every_statement_finds_its_rows_by_an_index(
     for plan in plans:
         assert not re.search(r"Seq Scan on ltm_", plan), plan
         for condition in re.findall(r"(?<!on ltm_pruned)  \(.*\n *Index Cond: (.*)", plan):
-            # The namespace alone would read all of it; texts are counted, up to a limit.
+            # The namespace alone would read all of it; what is counted is so up to a limit.
             found_by = r"key|\bid\b|blob_id|expires_at|due_at|\w+ed_at|_by|words"
-            assert re.search(found_by, condition) or "LIMIT in_counted" in plan, plan
+            counts = re.search(r"LIMIT in_(counted|limit \+ 1)", plan)
+            assert re.search(found_by, condition) or counts, plan
         # By this index all of a namespace would be read for a key.
         for scan in re.findall(r"Scan using ltm_\w+_changed .*\n.*", plan):
             assert "changed_by" in scan, plan
@@ -289,6 +297,45 @@ async def test_every_statement_finds_its_rows_by_an_index(
         ), plan
         if "in_limit" not in plan:  # a plan for one namespace is one that was made for one call
             assert "namespace = ''" not in plan, plan
+
+
+MANY = """
+INSERT INTO {}ltm_entries SELECT '', 'k' || lpad(n::text, 7, '0'), 1, 'w', 'h', 2, '12', NULL,
+    '{"n":' || n || '}', CASE WHEN n < 10 THEN 1 END, 1, 1
+FROM generate_series(1, 120000) AS n
+"""
+
+
+async def test_what_one_call_looks_at_is_bounded_however_many_rows_there_are(
+    filled: Database,
+) -> None:
+    await asyncio.to_thread(filled.run, MANY)
+    planned = Planned(filled)
+    async with planned as conn:
+        await conn.execute("SET auto_explain.log_analyze = on")
+
+        async def visited(query: str, *arguments: object) -> tuple[list[Any], int]:
+            """What *query* gives, and how many rows of entries its statements have visited."""
+            planned.plans.clear()
+            rows = await conn.fetch(f"SELECT * FROM {query}", *arguments)
+            scans = re.findall(
+                r"ltm_entries.*actual time=.* rows=(\d+) loops=(\d+)", "\n".join(planned.plans)
+            )
+            removed = re.findall(r"Rows Removed by \w+: (\d+)", "\n".join(planned.plans))
+            assert scans
+            return rows, sum(int(n) * int(m) for n, m in scans) + sum(map(int, removed))
+
+        for _ in range(7):  # the sixth plan of a statement is one for all parameters
+            wanted = as_arguments(parse_filter({"n": {"$in": [5, 20_000, 119_999]}}))
+            query = "ltm_filter('', 'k', $3, 'l', $1, $2, 10, 10000)"
+            (last,), rows = await visited(query, *wanted, "")
+            assert (last["key"], last["looked"], rows) == ("k0010000", 10_000, 10_000)
+            (found, last), rows = await visited(query, *wanted, last["key"])
+            assert (found["key"], last["key"], rows) == ("k0020000", "k0020000", 10_000)
+            (made,), rows = await visited("ltm_snapshot('', gen_random_uuid()::text, 'n', 100000)")
+            assert (made["entry_count"], made["total_bytes"], rows) == (None, None, 100_001)
+        (made,), _ = await visited("ltm_snapshot('', 'id', 'n', 120000)")
+        assert (made["entry_count"], made["total_bytes"]) == (119_991, 2 * 119_991)
 
 
 def fill_the_rest(database: Database, entries: int) -> None:

@@ -25,12 +25,14 @@ METHODS = {
     "delete_batch",
     "list_entries",
     "search",
+    "retrieve_snippets",
     "cleanup_expired",
     "collect_garbage",
     "update",
     "stats",
     "verify",
     "create_snapshot",
+    "delete_snapshot",
     "get_changed_entries",
     "open",
     "aclose",
@@ -196,7 +198,8 @@ def test_options_after_the_first_argument_are_keywords(method: str) -> None:
     """But for what a method cannot do without."""
     parameters = list(inspect.signature(getattr(LTMBackend, method)).parameters.values())[1:]
     positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    assert positional[1:] == {"store": ["value"], "update": ["fn"]}.get(method, [])
+    needed = {"store": ["value"], "update": ["fn"], "retrieve_snippets": ["keys"]}
+    assert positional[1:] == needed.get(method, [])
     assert {p.kind for p in parameters} <= {
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
         inspect.Parameter.KEYWORD_ONLY,

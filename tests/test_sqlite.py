@@ -29,6 +29,7 @@ from ltm_async import (
     UnavailableError,
 )
 from ltm_async.catalogs.sqlite import database, statements
+from ltm_async.protocols import MAX_COUNTED
 from ltm_async.testing.catalogs import SPACE, new_write_id, small
 
 LARGE = "x" * 5_000
@@ -121,6 +122,19 @@ async def test_an_older_schema_is_brought_up_to_date(
     await new.aclose()
 
 
+async def test_snapshots_of_an_older_schema_are_kept(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as then:
+        then.setattr(database, "MIGRATIONS", database.MIGRATIONS[:2])
+        old = SQLiteCatalog(path)
+        made = await old.create_snapshot(SPACE, "0" * 32, "before")
+        await old.aclose()
+    new = SQLiteCatalog(path)
+    assert await new.get_snapshot(SPACE, made.id) == made
+    await new.aclose()
+
+
 async def test_a_migration_that_fails_changes_nothing(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +185,8 @@ async def test_a_catalog_in_memory_stays_in_its_process(path: str) -> None:
         (statements.COMMITTED, "USING PRIMARY KEY (namespace=? AND blob_id=?)"),
         (statements.FORGET, "USING PRIMARY KEY (namespace=? AND blob_id=?)"),
         (statements.PRUNE_DELETIONS, "ltm_deletions_age (namespace=? AND deleted_at<?)"),
+        (statements.LOOK, "USING PRIMARY KEY (namespace=? AND key>? AND key<?)"),
+        (statements.DELETE_SNAPSHOT, "USING PRIMARY KEY (namespace=? AND id=?)"),
         (statements.SNAPSHOT, "USING PRIMARY KEY (namespace=? AND id=?)"),
     ],
 )
@@ -224,6 +240,31 @@ async def test_statements_do_not_grow_with_the_batch(catalog: SQLiteCatalog) -> 
     assert await traced(catalog.get_entries_batch(SPACE, keys)) == 1
     deleted = await traced(catalog.delete_entries_batch(SPACE, keys, write_id=new_write_id()))
     assert deleted <= 8
+
+
+async def test_a_snapshot_visits_a_bounded_number_of_rows(catalog: SQLiteCatalog) -> None:
+    """Of which it counts the live ones, unless there are more."""
+    steps: list[None] = []
+    watch = sqlite3.Connection.set_progress_handler
+    await catalog._read(lambda conn, _now: watch(conn, lambda: steps.append(None), 100))
+
+    async def snapshot(rows: int) -> tuple[int | None, int | None]:
+        fill = f"""
+            WITH RECURSIVE n (n) AS (
+                SELECT count(*) FROM ltm_entries UNION ALL SELECT n + 1 FROM n LIMIT {rows})
+            INSERT INTO ltm_entries SELECT '{SPACE}', 'k' || n, 1, 'w', 'h', 2, '12', NULL, '{{}}',
+                CASE WHEN n < 10 THEN 1 END, 1, 1 FROM n"""
+        await catalog._write(lambda conn, _now: conn.execute(fill))
+        steps.clear()
+        made = await catalog.create_snapshot(SPACE, new_write_id(), "n")
+        assert await catalog.get_snapshot(SPACE, made.id) == made
+        return made.entry_count, made.total_bytes
+
+    assert await snapshot(MAX_COUNTED) == (MAX_COUNTED - 10, 2 * (MAX_COUNTED - 10))
+    counted = len(steps)
+    assert await snapshot(1) == (None, None)
+    assert await snapshot(50_000) == (None, None)
+    assert counted / 10 < len(steps) <= counted + 10
 
 
 # Locks

@@ -440,6 +440,7 @@ async def test_the_collector_can_read_neither_values_nor_metadata(
     for call in (
         sweeper.retrieve("small"),
         sweeper.list_entries(),
+        sweeper.list_entries(metadata_filter={"of": CANARY}),
         sweeper.store("small", 1),
         sweeper.touch("small", ttl=1),
         sweeper.delete("small"),

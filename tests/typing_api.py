@@ -38,12 +38,14 @@ from ltm_async.results import (
     CollectResult,
     DeleteBatchResult,
     DeleteResult,
+    DeleteSnapshotResult,
     EntryInfo,
     Failure,
     ListResult,
     RetrieveBatchResult,
     RetrieveResult,
     SnapshotResult,
+    SnippetsResult,
     StatsResult,
     StoreBatchResult,
     StoreResult,
@@ -117,7 +119,9 @@ async def methods_return_what_they_say(ltm: LTMBackend, end: datetime) -> None:
     assert_type(await ltm.collect_garbage(dry_run=True, audit=True), CollectResult)
     assert_type(await ltm.verify(), VerifyResult)
     assert_type(await ltm.stats(), StatsResult)
+    assert_type(await ltm.retrieve_snippets("tea", ["k"]), SnippetsResult)
     assert_type(await ltm.create_snapshot("n"), SnapshotResult)
+    assert_type(await ltm.delete_snapshot("n"), DeleteSnapshotResult)
     assert_type(await ltm.get_changed_entries("id", limit=5), ChangesResult)
     async for change in ltm.changes(cursor="c", follow=True, poll=1):
         assert_type(change, ChangeInfo)

@@ -13,6 +13,7 @@ from ..entry import Expiry
 from ..errors import ClosedError, ConflictError, FencedError
 from ..filters import Filter, may_match
 from ..protocols import (
+    MAX_COUNTED,
     Catalog,
     CatalogStats,
     Change,
@@ -331,10 +332,15 @@ class MemoryCatalog(Catalog):
         sizes = [row.byte_size for row in space.rows.values() if _is_live(row, now)]
         watermark = version_watermark(self._version)
         made = SnapshotRow(snapshot_id, name, watermark, len(sizes), sum(sizes), now)
+        if len(space.rows) > MAX_COUNTED:
+            made = made._replace(entry_count=None, total_bytes=None)
         return space.snapshots.setdefault(snapshot_id, made)
 
     async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
         return self._space(namespace).snapshots.get(snapshot_id)
+
+    async def delete_snapshot(self, namespace: str, snapshot_id: str) -> bool:
+        return self._space(namespace).snapshots.pop(snapshot_id, None) is not None
 
     async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
         place = VersionPass.of(since)

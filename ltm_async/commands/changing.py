@@ -19,11 +19,22 @@ PAGE = 500
 
 def snapshot(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", show_default=False)] = None,
+    delete: Annotated[
+        str | None, typer.Option(metavar="ID", help="Forget the snapshot with this id instead.")
+    ] = None,
 ) -> int:
     """Remember this moment under a name; print its id, for changes --since."""
-    emit(session.call(lambda ltm: ltm.create_snapshot(name)))
-    return exits.DONE
+    if name is not None and delete is None:
+        emit(session.call(lambda ltm: ltm.create_snapshot(name)))
+        return exits.DONE
+    if name is not None or delete is None:
+        raise UsageError("snapshot needs a name, or --delete and an id")
+    done = session.call(lambda ltm: ltm.delete_snapshot(delete))
+    emit(done)
+    if not done.deleted:
+        say("no such snapshot")
+    return exits.DONE if done.deleted else exits.NOT_FOUND
 
 
 def changes(

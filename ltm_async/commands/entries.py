@@ -13,6 +13,7 @@ from .. import exits
 from ..backend import LTMBackend
 from ..errors import InvalidEntryError
 from ..jsonl import MAX_LINE_BYTES, parse_json
+from ..results import SearchResult, SnippetsResult
 from ..searching import MAX_RANKED
 from .making import IfVersion, KeyArgument
 from .output import channel, emit, left_out, say, stdout, to_text
@@ -163,17 +164,32 @@ def search(
     query: Annotated[str, typer.Argument(help='Words, "phrases" and beginnings, as in gre*.')],
     limit: Annotated[int, typer.Option(min=1, max=MAX_RANKED, help="At most so many.")] = 10,
     where: Annotated[str | None, typer.Option(help=WHERE)] = None,
+    snippets: Annotated[
+        bool, typer.Option("--snippets", help="Read each value, and print the piece that matches.")
+    ] = False,
 ) -> int:
     """Print the entries that match a query, best first, one a line, without values."""
     wanted = None if where is None else _as_json("--where", where.encode(errors="replace"))
     session.index_text = True
-    found = session.call(lambda ltm: ltm.search(query, metadata_filter=wanted, limit=limit))
+
+    async def work(ltm: LTMBackend) -> tuple[SearchResult, SnippetsResult]:
+        found = await ltm.search(query, metadata_filter=wanted, limit=limit)
+        if not snippets:
+            return found, SnippetsResult()
+        return found, await ltm.retrieve_snippets(query, [hit.key for hit in found.results])
+
+    found, pieces = session.call(work)
+    shown = pieces.to_dict()["snippets"]
     for hit in found.results:
-        emit(hit.to_dict())
-    for key, damage in found.errors.items():
+        line = hit.to_dict()
+        if snippets:
+            line["snippet"] = shown.get(hit.key)
+        emit(line)
+    damaged = {**found.errors, **pieces.errors}
+    for key, damage in damaged.items():
         left_out(key, damage.error)
     say(f"found: {found.total}")
-    return exits.STORE_FAILED if found.errors else exits.DONE
+    return exits.STORE_FAILED if damaged else exits.DONE
 
 
 def stats(session: Session) -> int:

@@ -109,11 +109,14 @@ CREATE TABLE IF NOT EXISTS @schema@.ltm_snapshots (
     id          text COLLATE "C" NOT NULL,
     name        text NOT NULL,
     watermark   text NOT NULL,
-    entry_count bigint NOT NULL,
-    total_bytes bigint NOT NULL,
+    entry_count bigint,             -- NULL where there were too many to count
+    total_bytes bigint,             -- the same
     created_at  bigint NOT NULL,
     PRIMARY KEY (namespace, id)
 );
+ALTER TABLE @schema@.ltm_snapshots ALTER COLUMN entry_count DROP NOT NULL,
+    ALTER COLUMN total_bytes DROP NOT NULL;
+DROP FUNCTION IF EXISTS @schema@.ltm_snapshot(text, text, text);  -- which counted them all
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_now() RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
@@ -454,6 +457,49 @@ EXCEPTION WHEN data_exception THEN
     RETURN true;
 END $$;
 
+-- Up to in_wanted entries that a filter wants, of up to in_limit rows that are looked at, expired
+-- ones too. In a last row the key is the last that was looked at and can be one.
+CREATE OR REPLACE FUNCTION @schema@.ltm_filter(
+    in_namespace text, in_start text, in_after text, in_end text, in_path text,
+    in_variables text, in_wanted bigint, in_limit bigint
+) RETURNS TABLE (
+    key text, version bigint, content_hash text, byte_size bigint, inlined_value text,
+    blob_id text, metadata text, expires_at bigint, created_at bigint, updated_at bigint,
+    looked bigint)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_sort = off AS $$
+#variable_conflict use_column
+DECLARE
+    path jsonpath := in_path;
+    variables jsonb := in_variables;
+    now_us bigint := @schema@.ltm_now();
+    found bigint := 0;
+    last text;
+BEGIN
+    looked := 0;
+    FOR key, version, content_hash, byte_size, blob_id, metadata, expires_at, created_at,
+        updated_at
+    IN
+        SELECT e.key, e.version, e.content_hash, e.byte_size, e.blob_id, e.metadata,
+            e.expires_at, e.created_at, e.updated_at
+        FROM @schema@.ltm_entries AS e
+        WHERE e.namespace = in_namespace AND e.key >= in_start AND e.key > in_after
+            AND e.key < in_end
+        ORDER BY e.key LIMIT in_limit
+    LOOP
+        looked := looked + 1;
+        IF octet_length(key) BETWEEN 1 AND 1024 THEN
+            last := key;
+        END IF;
+        CONTINUE WHEN expires_at <= now_us
+            OR NOT @schema@.ltm_wanted(metadata, path, variables);
+        found := found + 1;
+        RETURN NEXT;
+        EXIT WHEN found = in_wanted;
+    END LOOP;
+    key := last;
+    RETURN NEXT;
+END $$;
+
 -- The entries that match a query, best first, each with the places of the words that are sought;
 -- and how many match, how many have a text, and in how many each term is. If none matches, one row
 -- without a key. The index is asked for the words before anything else is looked at.
@@ -695,22 +741,37 @@ BEGIN
     FROM @schema@.ltm_snapshots AS s WHERE namespace = in_namespace AND id = in_id;
 END $$;
 
--- What it counts and its watermark are of one statement, and so of one moment.
-CREATE OR REPLACE FUNCTION @schema@.ltm_snapshot(in_namespace text, in_id text, in_name text)
-RETURNS TABLE (id text, name text, watermark text, entry_count bigint, total_bytes bigint,
+-- What it counts and its watermark are of one statement, and so of one moment. Beyond in_limit rows,
+-- expired ones too, it does not count. They are in an order for an index to give them one by one.
+CREATE OR REPLACE FUNCTION @schema@.ltm_snapshot(
+    in_namespace text, in_id text, in_name text, in_limit bigint
+) RETURNS TABLE (id text, name text, watermark text, entry_count bigint, total_bytes bigint,
     created_at bigint)
-LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_sort = off AS $$
 DECLARE
     durably text := @schema@.ltm_durably();
 BEGIN
     INSERT INTO @schema@.ltm_snapshots AS s
-    SELECT in_namespace, in_id, in_name, pg_current_snapshot()::text, count(*),
-        coalesce(sum(e.byte_size), 0)::bigint, (SELECT @schema@.ltm_now())
-    FROM @schema@.ltm_entries AS e
-    WHERE e.namespace = in_namespace
-        AND (e.expires_at IS NULL OR e.expires_at > (SELECT @schema@.ltm_now()))
+    SELECT in_namespace, in_id, in_name, pg_current_snapshot()::text,
+        CASE WHEN count(*) <= in_limit THEN count(*) FILTER (WHERE e.live) END,
+        CASE WHEN count(*) <= in_limit
+            THEN coalesce(sum(e.byte_size) FILTER (WHERE e.live), 0)::bigint END,
+        (SELECT @schema@.ltm_now())
+    FROM (
+        SELECT byte_size, expires_at IS NULL OR expires_at > (SELECT @schema@.ltm_now()) AS live
+        FROM @schema@.ltm_entries WHERE namespace = in_namespace
+        ORDER BY key LIMIT in_limit + 1) AS e
     ON CONFLICT ON CONSTRAINT ltm_snapshots_pkey DO NOTHING;
     RETURN QUERY SELECT * FROM @schema@.ltm_find_snapshot(in_namespace, in_id);
+END $$;
+
+CREATE OR REPLACE FUNCTION @schema@.ltm_delete_snapshot(in_namespace text, in_id text)
+RETURNS TABLE (id text)
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY DELETE FROM @schema@.ltm_snapshots AS s
+    WHERE s.namespace = in_namespace AND s.id = in_id RETURNING s.id;
 END $$;
 
 -- A page of what in_since, a snapshot, does not see and in_upper does, above the place of the page

@@ -162,6 +162,16 @@ class ChangesContract:
         assert await catalog.get_snapshot(SPACE, SNAPSHOT_ID) == made
         assert await catalog.get_snapshot(SPACE, "absent") is None
 
+    async def test_a_snapshot_is_forgotten_in_its_namespace_alone(self, catalog: Catalog) -> None:
+        kept = await self._snapshot(catalog)
+        for namespace in (SPACE, "other"):
+            await catalog.create_snapshot(namespace, SNAPSHOT_ID, "n")
+        assert await catalog.delete_snapshot(SPACE, SNAPSHOT_ID)
+        assert not await catalog.delete_snapshot(SPACE, SNAPSHOT_ID)
+        assert await catalog.get_snapshot(SPACE, SNAPSHOT_ID) is None
+        assert await catalog.get_snapshot("other", SNAPSHOT_ID) is not None
+        assert await catalog.get_snapshot(SPACE, kept.id) == kept
+
     async def test_forgotten_deletions_are_an_error_and_not_an_empty_answer(
         self, catalog: Catalog
     ) -> None:

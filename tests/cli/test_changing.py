@@ -39,6 +39,12 @@ def test_what_changed_since_a_snapshot_is_printed_one_a_line(ltm: Run) -> None:
     assert done.lines[0]["entry"]["metadata"] == {"x": 1}
     cursor = cursor_told(done.err)
     assert done.lines[-1]["cursor"] == cursor
+    forgotten = ltm("snapshot", "--delete", made.json["id"])
+    assert (forgotten.code, forgotten.json["deleted"]) == (0, True)
+    assert ltm("changes", "--since", made.json["id"]).code == 2
+    again = ltm("snapshot", "--delete", made.json["id"])
+    assert (again.code, again.err) == (1, "ltm: no such snapshot\n")
+    assert ltm("snapshot").code == ltm("snapshot", "n", "--delete", "0").code == 2
     nothing = ltm("changes", "--cursor", cursor)
     assert (nothing.code, nothing.out, cursor_told(nothing.err)) == (0, "", cursor)
 

@@ -197,6 +197,11 @@ def test_search_prints_what_was_stored_with_its_text(ltm: Run) -> None:
         "a"
     ]
     assert len(ltm("search", "tea", "--limit", "1").lines) == 1
+    pieces = [hit["snippet"] for hit in ltm("search", "tea black", "--snippets").lines]
+    assert pieces == [
+        {"text": "black tea", "matches": [[0, 5], [6, 9]]},
+        {"text": "green tea", "matches": [[6, 9]]},
+    ]
     assert ltm("search", "coffee") == (0, "", "ltm: found: 0\n")
     assert ltm("search", "?!").code == ltm("search", "tea", "--limit", "201").code == 2
 

@@ -8,9 +8,9 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import ClassVar, TypeVar
 
-from ...entry import Expiry, prefix_end
+from ...entry import Expiry, last_key, prefix_end
 from ...errors import ClosedError, StoreError, UnavailableError
-from ...filters import Filter
+from ...filters import Filter, may_match
 from ...protocols import (
     Catalog,
     CatalogStats,
@@ -19,6 +19,7 @@ from ...protocols import (
     LedgerBlob,
     Matches,
     Outcome,
+    Page,
     Removed,
     Reservation,
     Resolved,
@@ -191,27 +192,30 @@ class FirestoreCatalog(Catalog):
     async def list_entries(
         self, namespace: str, *, prefix: str = "", after: str = "", limit: int
     ) -> list[Row]:
-        documents = await self._documents()
-        space = layout.space_of(namespace)
-        end = prefix_end(prefix)
-        high = layout.after_all(space) if end is None else space + end
-        start = max(prefix, after + "\0" if after else "")
         rows: list[Row] = []
         while len(rows) < limit:
-            found = await documents.query(
-                ENTRIES,
-                Range("place", space + start, high),
-                limit=limit,
-                fields=(*layout.HEAD_FIELDS, "place"),
-            )
-            for document in found.documents.values():
-                key = str(document.data["place"])[len(space) :]
-                start = key + "\0"
-                if layout.is_live(document, self._time.of(found.now_us)) and len(rows) < limit:
-                    rows.append(layout.to_row(key, document))
-            if len(found.documents) < limit:
+            keys, live = await self._look(namespace, prefix, after, limit)
+            rows += live
+            if len(keys) < limit:
                 break
-        return rows
+            after = keys[-1]
+        return rows[:limit]
+
+    async def filter_entries(
+        self,
+        namespace: str,
+        wanted: Filter,
+        *,
+        prefix: str = "",
+        after: str = "",
+        limit: int,
+        most: int,
+    ) -> Page:
+        """Metadata is a text to Firestore: what it gives is filtered here, *limit* at a time."""
+        limit = min(limit, most)
+        keys, live = await self._look(namespace, prefix, after, limit)
+        rows = [row for row in live if may_match(wanted, row.metadata)]
+        return Page(rows, last_key(keys) if len(keys) == limit else None, len(keys))
 
     async def search_entries(
         self, namespace: str, query: Query, *, wanted: Filter | None, limit: int
@@ -363,6 +367,11 @@ class FirestoreCatalog(Catalog):
     async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
         return await feed.get_snapshot(await self._documents(), namespace, snapshot_id)
 
+    async def delete_snapshot(self, namespace: str, snapshot_id: str) -> bool:
+        return await self._settled(
+            lambda documents: feed.delete_snapshot(documents, namespace, snapshot_id)
+        )
+
     async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
         place = feed.TimePass.of(since)
         documents = await self._documents()
@@ -412,6 +421,32 @@ class FirestoreCatalog(Catalog):
             Removed(key, layout.is_live(document, now_us), dead.get(key))
             for key, document in present.items()
         ]
+
+    async def _look(
+        self, namespace: str, prefix: str, after: str, limit: int
+    ) -> tuple[list[str], list[Row]]:
+        """Up to *limit* keys in order, expired ones too, and the live rows among them."""
+        documents = await self._documents()
+        space = layout.space_of(namespace)
+        end = prefix_end(prefix)
+        start = max(prefix, after + "\0" if after else "")
+        found = await documents.query(
+            ENTRIES,
+            Range("place", space + start, layout.after_all(space) if end is None else space + end),
+            limit=limit,
+            fields=(*layout.HEAD_FIELDS, "place"),
+        )
+        now_us = self._time.of(found.now_us)
+        keyed = {
+            str(document.data["place"])[len(space) :]: document
+            for document in found.documents.values()
+        }
+        rows = [
+            layout.to_row(key, document)
+            for key, document in keyed.items()
+            if layout.is_live(document, now_us)
+        ]
+        return list(keyed), rows
 
     async def _abandoned(
         self, namespace: str, blob_ids: Sequence[str], grace_us: int

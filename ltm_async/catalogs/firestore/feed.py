@@ -216,6 +216,18 @@ async def get_snapshot(
     return None if found is None else _to_snapshot(found)
 
 
+async def delete_snapshot(documents: Documents, namespace: str, snapshot_id: str) -> bool:
+    """Raises StaleError where another was as fast."""
+    place = layout.entry_name(namespace, snapshot_id)
+    found = (await documents.read({SNAPSHOTS: [place]}, fields=("id",))).documents.get(place)
+    if found is None:
+        return False
+    changes = Changes()
+    changes.delete(SNAPSHOTS, place, updated=found.updated)
+    await documents.commit(changes)
+    return True
+
+
 def _to_snapshot(document: Document) -> SnapshotRow:
     data = document.data
     return SnapshotRow(data["id"], data["name"], data["watermark"], None, None, data["created_at"])

@@ -10,14 +10,17 @@ from ...dsn import Address
 from ...entry import Expiry
 from ...errors import ClosedError
 from ...filters import Filter
+from ...jsonpath import as_arguments
 from ...passes import SnapshotPass, to_snapshot
 from ...protocols import (
+    MAX_COUNTED,
     Catalog,
     CatalogStats,
     ChangePage,
     DueBlob,
     LedgerBlob,
     Matches,
+    Page,
     Removed,
     Reservation,
     Resolved,
@@ -27,7 +30,7 @@ from ...protocols import (
     Written,
 )
 from ...shared import Shared
-from ...sql_functions import end_of, in_lock_order, to_commit, to_resolved, to_written
+from ...sql_functions import end_of, in_lock_order, to_commit, to_page, to_resolved, to_written
 from ...text import Query
 from ...tsearch import answer, ask
 from .connecting import close, connect
@@ -150,6 +153,28 @@ class PostgresCatalog(Catalog):
         found = await self._call("list", namespace, prefix, after, end_of(prefix), limit)
         return list(map(Row._make, found))
 
+    async def filter_entries(
+        self,
+        namespace: str,
+        wanted: Filter,
+        *,
+        prefix: str = "",
+        after: str = "",
+        limit: int,
+        most: int,
+    ) -> Page:
+        found = await self._call(
+            "filter",
+            namespace,
+            prefix,
+            after,
+            end_of(prefix),
+            *as_arguments(wanted),
+            limit,
+            most,
+        )
+        return to_page(found, limit, most)
+
     async def search_entries(
         self, namespace: str, query: Query, *, wanted: Filter | None, limit: int
     ) -> Matches:
@@ -209,11 +234,15 @@ class PostgresCatalog(Catalog):
         return CatalogStats._make((await self._call("stats", namespace))[0])
 
     async def create_snapshot(self, namespace: str, snapshot_id: str, name: str) -> SnapshotRow:
-        return to_snapshot((await self._call("snapshot", namespace, snapshot_id, name))[0])
+        found = await self._call("snapshot", namespace, snapshot_id, name, MAX_COUNTED)
+        return to_snapshot(found[0])
 
     async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
         found = await self._call("find_snapshot", namespace, snapshot_id)
         return to_snapshot(found[0]) if found else None
+
+    async def delete_snapshot(self, namespace: str, snapshot_id: str) -> bool:
+        return bool(await self._call("delete_snapshot", namespace, snapshot_id))
 
     async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
         place = SnapshotPass.of(since)

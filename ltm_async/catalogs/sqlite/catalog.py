@@ -26,6 +26,7 @@ from ...protocols import (
     LedgerBlob,
     Matches,
     Outcome,
+    Page,
     Removed,
     Reservation,
     Resolved,
@@ -36,7 +37,7 @@ from ...protocols import (
 )
 from ...text import Query
 from ...worker import PerProcess
-from . import feed, texts
+from . import feed, filtering, texts
 from . import statements as sql
 from .database import connect, connect_reader
 from .lane import Lane, is_undecodable, one_by_one, together
@@ -235,19 +236,28 @@ class SQLiteCatalog(Catalog):
     async def list_entries(
         self, namespace: str, *, prefix: str = "", after: str = "", limit: int
     ) -> list[Row]:
-        end = prefix_end(prefix)
+        within = _within(namespace, prefix, after)
 
         def page(conn: sqlite3.Connection, now: int) -> list[Row]:
-            bound = {
-                "namespace": namespace,
-                "start": max(prefix, after + "\0" if after else ""),
-                "end": b"" if end is None else end,  # every text sorts before every blob
-                "now": now,
-                "limit": limit,
-            }
+            bound = {**within, "now": now, "limit": limit}
             return list(map(Row._make, conn.execute(sql.LIST, bound).fetchall()))
 
         return await self._read(page)
+
+    async def filter_entries(
+        self,
+        namespace: str,
+        wanted: Filter,
+        *,
+        prefix: str = "",
+        after: str = "",
+        limit: int,
+        most: int,
+    ) -> Page:
+        within = _within(namespace, prefix, after)
+        return await self._read(
+            lambda conn, now: filtering.page(conn, now, within, wanted, limit, most)
+        )
 
     async def search_entries(
         self, namespace: str, query: Query, *, wanted: Filter | None, limit: int
@@ -377,6 +387,12 @@ class SQLiteCatalog(Catalog):
     async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
         return await self._read(lambda conn, _now: feed.find_snapshot(conn, namespace, snapshot_id))
 
+    async def delete_snapshot(self, namespace: str, snapshot_id: str) -> bool:
+        bound = (namespace, snapshot_id)
+        return await self._write(
+            lambda conn, _now: conn.execute(sql.DELETE_SNAPSHOT, bound).rowcount == 1
+        )
+
     async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
         place = VersionPass.of(since)
         return await self._read(
@@ -447,6 +463,16 @@ class SQLiteCatalog(Catalog):
             "ltm-sqlite-reader", lambda: connect_reader(self._path, self._synchronous), one_by_one
         )
         return writer, reader
+
+
+def _within(namespace: str, prefix: str, after: str) -> dict[str, object]:
+    """What the statements of a listing bind for the keys below *prefix* and above *after*."""
+    end = prefix_end(prefix)
+    return {
+        "namespace": namespace,
+        "start": max(prefix, after + "\0" if after else ""),
+        "end": b"" if end is None else end,  # every text sorts before every blob
+    }
 
 
 def _due(conn: sqlite3.Connection, namespace: str, now: int, limit: int) -> list[DueBlob]:

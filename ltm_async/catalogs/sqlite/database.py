@@ -88,7 +88,23 @@ CREATE TABLE ltm_snapshots (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2)
+_V3 = """
+CREATE TABLE ltm_moments (
+    namespace   TEXT NOT NULL,
+    id          TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    watermark   TEXT NOT NULL,
+    entry_count INTEGER,             -- NULL where there were too many to count
+    total_bytes INTEGER,             -- the same
+    created_at  INTEGER NOT NULL,
+    PRIMARY KEY (namespace, id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO ltm_moments SELECT * FROM ltm_snapshots;
+DROP TABLE ltm_snapshots;
+ALTER TABLE ltm_moments RENAME TO ltm_snapshots;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
 """The script at index n leads from schema version n to n + 1 (``PRAGMA user_version``)."""
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import TypeAlias
 
 from ...cursors import DELETIONS_KEPT_US, VersionPass, version_watermark
-from ...protocols import Change, ChangePage, Row, SnapshotRow
+from ...protocols import MAX_COUNTED, Change, ChangePage, Row, SnapshotRow
 from . import statements as sql
 
+Moment: TypeAlias = tuple[int, int | None, int | None]
 
-def read_moment(conn: sqlite3.Connection, namespace: str, now: int) -> tuple[int, int, int]:
-    """The last version, and how many live entries and bytes there are."""
-    bound = {"namespace": namespace, "now": now}
-    last, entries, size = conn.execute(sql.MOMENT, bound).fetchone()
-    return last, entries, size
+
+def read_moment(conn: sqlite3.Connection, namespace: str, now: int) -> Moment:
+    """The last version, and how many live entries and bytes there are, or None for too many."""
+    bound = {"namespace": namespace, "now": now, "limit": MAX_COUNTED + 1}
+    last, seen, entries, size = conn.execute(sql.MOMENT, bound).fetchone()
+    return (last, entries, size) if seen <= MAX_COUNTED else (last, None, None)
 
 
 def take_snapshot(
@@ -22,7 +25,7 @@ def take_snapshot(
     now: int,
     snapshot_id: str,
     name: str,
-    moment: tuple[int, int, int],
+    moment: Moment,
 ) -> SnapshotRow:
     last, entries, size = moment
     watermark = version_watermark(last)

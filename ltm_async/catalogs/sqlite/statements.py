@@ -48,12 +48,14 @@ VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (namespace, key) DO UPDATE SET
     version = excluded.version, write_id = excluded.write_id, deleted_at = excluded.deleted_at,
     expired = excluded.expired"""
-LIST = """
+_WITHIN = """
 SELECT key, version, content_hash, byte_size, NULL, blob_id, metadata,
     expires_at, created_at, updated_at
 FROM ltm_entries
-WHERE namespace = :namespace AND key >= :start AND key < :end
-  AND (expires_at IS NULL OR expires_at > :now)
+WHERE namespace = :namespace AND key >= :start AND key < :end"""
+LIST = f"""{_WITHIN} AND {LIVE}
+ORDER BY key LIMIT :limit"""
+LOOK = f"""{_WITHIN}
 ORDER BY key LIMIT :limit"""
 EXPIRED = """
 SELECT key FROM ltm_entries
@@ -162,6 +164,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, id) DO NOTHING"""
 SNAPSHOT = """
 SELECT id, name, watermark, entry_count, total_bytes, created_at
 FROM ltm_snapshots WHERE namespace = ? AND id = ?"""
-MOMENT = f"""
-SELECT (SELECT last FROM ltm_version), count(*), coalesce(sum(byte_size), 0)
-FROM ltm_entries WHERE namespace = :namespace AND {LIVE}"""
+DELETE_SNAPSHOT = "DELETE FROM ltm_snapshots WHERE namespace = ? AND id = ?"
+MOMENT = """
+SELECT (SELECT last FROM ltm_version), count(*), count(*) FILTER (WHERE live),
+    coalesce(sum(byte_size) FILTER (WHERE live), 0)
+FROM (SELECT byte_size, expires_at IS NULL OR expires_at > :now AS live
+      FROM ltm_entries WHERE namespace = :namespace LIMIT :limit)"""

@@ -10,14 +10,17 @@ from ...cursors import DELETIONS_KEPT_US
 from ...entry import Expiry
 from ...errors import ClosedError
 from ...filters import Filter
+from ...jsonpath import as_arguments
 from ...passes import SnapshotPass, to_snapshot
 from ...protocols import (
+    MAX_COUNTED,
     Catalog,
     CatalogStats,
     ChangePage,
     DueBlob,
     LedgerBlob,
     Matches,
+    Page,
     Removed,
     Reservation,
     Resolved,
@@ -27,7 +30,7 @@ from ...protocols import (
     Written,
 )
 from ...shared import Shared
-from ...sql_functions import end_of, in_lock_order, to_commit, to_resolved, to_written
+from ...sql_functions import end_of, in_lock_order, to_commit, to_page, to_resolved, to_written
 from ...text import Query
 from ...tsearch import answer, ask
 from .connecting import Isolation, close, connect, isolation
@@ -188,6 +191,32 @@ class SupabaseCatalog(Catalog):
         )
         return list(map(Row._make, found))
 
+    async def filter_entries(
+        self,
+        namespace: str,
+        wanted: Filter,
+        *,
+        prefix: str = "",
+        after: str = "",
+        limit: int,
+        most: int,
+    ) -> Page:
+        path, variables = as_arguments(wanted)
+        found = await self._call(
+            "filter",
+            {
+                "in_namespace": namespace,
+                "in_start": prefix,
+                "in_after": after,
+                "in_end": end_of(prefix),
+                "in_path": path,
+                "in_variables": variables,
+                "in_wanted": limit,
+                "in_limit": most,
+            },
+        )
+        return to_page(found, limit, most)
+
     async def search_entries(
         self, namespace: str, query: Query, *, wanted: Filter | None, limit: int
     ) -> Matches:
@@ -300,13 +329,23 @@ class SupabaseCatalog(Catalog):
 
     async def create_snapshot(self, namespace: str, snapshot_id: str, name: str) -> SnapshotRow:
         found = await self._call(
-            "snapshot", {"in_namespace": namespace, "in_id": snapshot_id, "in_name": name}
+            "snapshot",
+            {
+                "in_namespace": namespace,
+                "in_id": snapshot_id,
+                "in_name": name,
+                "in_limit": MAX_COUNTED,
+            },
         )
         return to_snapshot(found[0])
 
     async def get_snapshot(self, namespace: str, snapshot_id: str) -> SnapshotRow | None:
         found = await self._call("find_snapshot", {"in_namespace": namespace, "in_id": snapshot_id})
         return to_snapshot(found[0]) if found else None
+
+    async def delete_snapshot(self, namespace: str, snapshot_id: str) -> bool:
+        asked = {"in_namespace": namespace, "in_id": snapshot_id}
+        return bool(await self._call("delete_snapshot", asked))
 
     async def list_changes(self, namespace: str, since: str, limit: int) -> ChangePage:
         place = SnapshotPass.of(since)
