@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from .entry import last_key
 from .errors import CorruptError
 from .filters import Filter
 from .protocols import Page
-from .reading import check_name, check_row, next_after
+from .reading import check_name, check_row
 from .results import EntryInfo, Failure, ListResult
 from .stores import Stores
 
@@ -26,14 +27,12 @@ async def list_page(
     first: CorruptError | None = None
     examined, size = 0, limit
     while True:
-        page = await _look(stores, prefix, after, size, wanted, MAX_EXAMINED - examined)
-        names: list[str] = []
+        page = await look(stores, prefix, after, size, wanted, MAX_EXAMINED - examined)
         seen = 0
         for row in page.rows:
             seen += 1
             try:
                 check_name(row)
-                names.append(row.key)
                 metadata = check_row(row)
                 if wanted is None or wanted.matches(metadata):
                     entries.append(EntryInfo.of(row, metadata))
@@ -43,7 +42,8 @@ async def list_page(
             if len(entries) + len(errors) == limit:
                 break
         examined += page.examined
-        cursor = page.after if seen == len(page.rows) else next_after(page.rows, names)
+        passed = [row.key for row in page.rows[:seen]]
+        cursor = page.after if seen == len(page.rows) else last_key(passed)
         enough = len(entries) + len(errors) == limit or examined >= MAX_EXAMINED
         if cursor is None or enough:
             return ListResult(entries=entries, cursor=cursor, errors=errors, exception=first)
@@ -51,9 +51,10 @@ async def list_page(
         size = min(2 * size, MAX_PAGE)  # few match: look at more of them at once
 
 
-async def _look(
+async def look(
     stores: Stores, prefix: str, after: str, limit: int, wanted: Filter | None, most: int
 ) -> Page:
+    """A page of rows, without those of which the catalog can tell that *wanted* keeps them out."""
     call, catalog, namespace = stores.to_catalog.unanswered, stores.catalog, stores.namespace
     if wanted is None:
         rows = await call(catalog.list_entries, namespace, prefix=prefix, after=after, limit=limit)

@@ -190,13 +190,6 @@ def check_name(row: Row) -> None:
         raise CorruptError(f"a row's {exc}") from None
 
 
-def next_after(rows: Sequence[Row], names: Sequence[str]) -> str:
-    """Where the page after *rows* begins; *names* are those of its keys that can be one."""
-    if not names:
-        raise CorruptError(f"a whole page of {len(rows)} rows has no key that can be one")
-    return names[-1]
-
-
 def decode_metadata(row: Row) -> dict[str, Any]:
     try:
         row.metadata.encode()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from .collecting import strays
+from .entry import last_key
 from .errors import CorruptError
 from .protocols import LedgerBlob
-from .reading import check_name, next_after, read_batch
+from .reading import check_name, read_batch
 from .stores import Stores
 
 PAGE = 500
@@ -64,7 +65,7 @@ async def _verify_entries(stores: Stores, found: Findings) -> dict[str, str]:
                 named[row.blob_id] = row.key
         if len(page) < stores.batch_size:
             return named
-        after = next_after(page, names)
+        after = last_key([row.key for row in page])
 
 
 async def _verify_ledger(stores: Stores, found: Findings, named: dict[str, str]) -> None:

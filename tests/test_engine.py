@@ -147,6 +147,13 @@ async def test_prefix_and_filter_say_which_entries_there_are(
     assert found.entries == len(keys)
 
 
+async def test_the_filter_is_left_to_the_catalog(rig: Rig, engine: DuckDBQueryEngine) -> None:
+    await fill(rig, 4)
+    await engine.query("SELECT key FROM entries", metadata_filter={"n": {"$lt": 2}})
+    assert "catalog.list_entries" not in rig.faults.steps
+    assert rig.faults.steps.count("catalog.filter_entries") == 1
+
+
 async def test_only_the_blobs_that_are_asked_for_are_read(
     rig: Rig, engine: DuckDBQueryEngine
 ) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from ..entry import decode
 from ..errors import CorruptError, LTMError, QueryError
 from ..filters import Filter
+from ..listing import MAX_EXAMINED, look
 from ..protocols import Row
-from ..reading import check_instants, check_name, decode_metadata, next_after, read_batch
+from ..reading import check_instants, check_name, decode_metadata, read_batch
 from ..results import Failure
 from ..stores import Stores
 from ..text import text_of
@@ -133,21 +134,13 @@ async def _pages(
     stores: Stores, selection: Selection, loaded: Loaded
 ) -> AsyncIterator[Sequence[Line]]:
     """The lines of live entries, in the order of their keys; a damaged one keeps out no other."""
-    after = ""
-    while True:
-        rows = await stores.to_catalog.unanswered(
-            stores.catalog.list_entries,
-            stores.namespace,
-            prefix=selection.prefix,
-            after=after,
-            limit=PAGE,
-        )
-        names: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        page = await look(stores, selection.prefix, after, PAGE, selection.wanted, MAX_EXAMINED)
         chosen: list[Row] = []
-        for row in rows:
+        for row in page.rows:
             try:
                 check_name(row)
-                names.append(row.key)
                 check_instants(row)
                 metadata = decode_metadata(row)
             except CorruptError as exc:
@@ -161,9 +154,7 @@ async def _pages(
             for part in _parts(chosen, READ_BYTES, min(PAGE, stores.batch_size)):
                 async for lines in _read(stores, selection, part, loaded):
                     yield lines
-        if len(rows) < PAGE:
-            return
-        after = next_after(rows, names)
+        after = page.after
 
 
 async def _read(
