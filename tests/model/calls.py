@@ -282,15 +282,19 @@ class DeleteBatch(Call):
         return [self._part(keys, answer, now) for keys in chunks(self.keys, self.batch_size)]
 
     def _part(self, keys: Sequence[str], answer: Any, now: int) -> Explain:
-        error = error_of_batch(answer, keys)
-        if error in UNKNOWN:
+        if isinstance(answer, BaseException):
             return lambda world: [world, removed(world, keys)]
-        if error is not None:
-            return unchanged
+        told = [key for key in keys if key not in answer.errors]
+        if not told:
+            unknown = answer.errors[keys[0]].error_type in UNKNOWN
+            return (lambda world: [world, removed(world, keys)]) if unknown else unchanged
+        # It happened; where its reply was lost, what was not there or is again is not told.
+        unclear = {answer.errors[key].error_type for key in keys if key not in told}
+        assert unclear <= UNKNOWN
 
         def explain(world: World) -> Iterator[World]:
-            missing = [key for key in keys if live(world[KEYS.index(key)], now) is None]
-            if missing == [key for key in keys if key in answer.missing]:
+            missing = [key for key in told if live(world[KEYS.index(key)], now) is None]
+            if missing == [key for key in told if key in answer.missing]:
                 yield removed(world, keys)
 
         return explain

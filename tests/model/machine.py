@@ -45,7 +45,7 @@ from .calls import (
 from .trouble import Fault, Late, Trouble
 from .worlds import EMPTY, KEYS, Explain, World, text, through
 
-CALLS_DOWN = 4
+CALLS_DOWN = 9
 """After so many calls an outage is over."""
 MAX_WORLDS = 150
 """With more, the machine reads everything before it goes on."""
@@ -262,6 +262,18 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         """The same, and time passes."""
         self._call(client, call, {}, at=at, meanwhile=meanwhile, later=later)
+
+    @rule(client=who, keys=some_keys, change=calls)
+    def outage(self, client: int, keys: list[str], change: Call) -> None:
+        """What is read before and after a change in an outage, and when it is over."""
+        for key in keys:
+            self._call(client, Retrieve(key), {})
+        self.clients[client].trouble.down = True
+        for call in (*map(Retrieve, keys), change, *map(Retrieve, keys)):
+            self._call(client, call, {})
+        self.clients[client].trouble.down = False
+        for key in keys:
+            self._call(client, Retrieve(key), {})
 
     # The change feed
 
