@@ -6,6 +6,7 @@ one that is drawn and printed (``make model``).
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import dataclasses
 import os
@@ -13,20 +14,23 @@ import pathlib
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
+from ltm_async import LTMBackend, MemoryBlobStore, PostgresCatalog
 from ltm_async.protocols import BlobStore, Catalog
 from ltm_async.testing import Step, Violation, check_history, check_versions
 
 from .backends import PAIRS, make_rig
+from .databases import Database
 from .model.crowd import gather
+from .servers.tcp_proxy import LOST_REPLY, NO_FAULTS, TcpProxy
 
 SECONDS = float(os.environ.get("LTM_HISTORIES_S", "0"))
 KEYS = 3
-ROUNDS = {"memory+memory": 60, "sqlite+local": 20, "sqlite memory+memory": 20}
-SERVER_ROUNDS = 7
+ROUNDS = {"memory+memory": 60, "sqlite+local": 10, "postgres+s3": 2, "sqlite+azure": 2}
+USUAL_ROUNDS = 5
 CLIENTS = 6
 
 
@@ -83,7 +87,7 @@ async def test_an_order_explains_what_a_crowd_was_told(pair: str, tmp_path: path
     rig = make_rig(pair, tmp_path)
     figures = Figures()
     until = time.monotonic() + SECONDS
-    tried = seeds(ROUNDS.get(pair, SERVER_ROUNDS))
+    tried = seeds(ROUNDS.get(pair, USUAL_ROUNDS))
     for seed in tried:
         stores: list[tuple[Catalog, BlobStore]] = [(rig.catalog, rig.blobs)] * CLIENTS
         figures.judge(await gather(stores, seed=seed, keys=KEYS, pass_time=rig.clock.advance), seed)
@@ -91,6 +95,63 @@ async def test_an_order_explains_what_a_crowd_was_told(pair: str, tmp_path: path
             break
     assert (await rig.ltm.verify()).sound
     await rig.aclose()
-    assert figures["histories"] >= KEYS * SERVER_ROUNDS
+    assert figures["histories"] >= KEYS * 2
     assert figures["store unknown"] and figures["retrieve ok"]
     figures.show(pair, tried[0], seed)
+
+
+@pytest.mark.timeout(max(120, 3 * SECONDS))
+async def test_an_order_explains_what_a_crowd_was_told_over_connections_that_are_cut(
+    database: Database, tcp_proxy: Callable[[int], TcpProxy]
+) -> None:
+    """Each client has its own way to PostgreSQL; commits are cut off on either side of it."""
+    ways = [tcp_proxy(database.server.port) for _ in range(4)]
+    catalogs = [
+        PostgresCatalog(
+            database.dsn.replace(f":{database.server.port}/", f":{way.port}/"),
+            schema=database.schema,
+        )
+        for way in ways
+    ]
+    blobs = MemoryBlobStore()
+    figures = Figures()
+    until = time.monotonic() + SECONDS
+    tried = seeds(USUAL_ROUNDS)
+    for seed in tried:
+        cutting = asyncio.create_task(_cut(ways, random.Random(seed)))
+        stores: list[tuple[Catalog, BlobStore]] = [(catalog, blobs) for catalog in catalogs]
+        try:
+            # What keeps house and looks at the end goes another way.
+            history = await gather(
+                stores, seed=seed, keys=KEYS, badness=0.0, plain=(_direct(database), blobs)
+            )
+        finally:
+            cutting.cancel()
+            await asyncio.wait([cutting])
+            for way in ways:
+                way.faults = NO_FAULTS
+        figures.judge(history, seed)
+        if SECONDS and time.monotonic() > until:
+            break
+    for catalog in catalogs:
+        await catalog.aclose()
+    async with LTMBackend(_direct(database), blobs, on_unavailable="raise") as ltm:
+        assert (await ltm.verify()).sound
+    assert sum(count for told, count in figures.items() if told.endswith("unknown")) > 0
+    figures.show("postgres, cut", tried[0], seed)
+
+
+def _direct(database: Database) -> PostgresCatalog:
+    return PostgresCatalog(database.dsn, schema=database.schema)
+
+
+async def _cut(ways: Sequence[TcpProxy], seeded: random.Random) -> None:
+    while True:
+        await asyncio.sleep(seeded.uniform(0.0, 0.03))
+        way = seeded.choice(ways)
+        if seeded.random() < 0.5:
+            way.reset_all()
+        else:
+            way.faults = LOST_REPLY
+            await asyncio.sleep(seeded.uniform(0.0, 0.01))
+            way.faults = NO_FAULTS

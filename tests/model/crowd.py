@@ -148,11 +148,12 @@ async def gather(
     keys: int = 3,
     calls: int = 8,
     badness: float = 0.08,
+    plain: tuple[Catalog, BlobStore] | None = None,
     pass_time: Callable[[float], None] | None = None,
 ) -> list[Step]:
     """The history of a client on each of *stores* and of one that keeps house, to its end.
 
-    The first of the stores also has what keeps house, and the last look at each key.
+    The last and the look at each key at the end go to *plain*, or to the first of *stores*.
     """
     seeded = random.Random(seed)
     recorder = Recorder()
@@ -169,14 +170,14 @@ async def gather(
         )
         client = recorder.client(f"{number}", ltm)
         members.append(Member(client, names, random.Random(seeded.random()), 0.9))
-    plain = LTMBackend(*stores[0], on_unavailable="raise")
+    sound = LTMBackend(*(plain or stores[0]), on_unavailable="raise")
     async with asyncio.TaskGroup() as group:
         for member in members:
             group.create_task(member.live(calls))
-        group.create_task(_keep_house(plain, random.Random(seeded.random()), pass_time))
+        group.create_task(_keep_house(sound, random.Random(seeded.random()), pass_time))
     while late:
         await asyncio.wait(late)
-    witness = recorder.client("witness", plain)
+    witness = recorder.client("witness", sound)
     await witness.retrieve_batch(names)
     for name in names:
         await witness.retrieve(name)
