@@ -14,6 +14,18 @@ from ltm_async.testing import Faults
 
 T = TypeVar("T")
 
+COMMIT = -1
+"""Of a plan: the step that changes entries, whatever its number is."""
+_COMMITS = {
+    f"catalog.{name}"
+    for name in (
+        "track_entries_batch",
+        "delete_entries_batch",
+        "touch_entry",
+        "expire_entries",
+    )
+}
+
 
 class Fault(enum.Enum):
     """What happens to a request."""
@@ -47,7 +59,7 @@ class Trouble(Faults):
     def __init__(self) -> None:
         super().__init__()
         self.plan: dict[int, Fault | Callable[[], Awaitable[None]]] = {}
-        """By the number of the step, from 0: a fault, or what happens meanwhile."""
+        """By the number of the step, from 0, or ``COMMIT``: a fault, or what happens meanwhile."""
         self.down = False
         self.late: list[Late] = []
         self.met: list[str] = []
@@ -60,6 +72,8 @@ class Trouble(Faults):
 
     async def step(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
         planned = self.plan.pop(len(self.steps), None)
+        if planned is None and name in _COMMITS:
+            planned = self.plan.pop(COMMIT, None)
         self.steps.append(name)
         if planned is Fault.DOWN:
             self.down = True
