@@ -22,7 +22,7 @@ duckdb := .venv-duckdb/.installed-1.5.5
 ministack := .venv-servers/.installed-1.5.33
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test duckdb servers check wheel format bench clean venv-package
+.PHONY: help setup demo test duckdb model servers check wheel format bench clean venv-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,12 @@ test: $(installed_dev) servers ## Run the tests, as many at once as there are co
 
 duckdb: $(duckdb) servers ## Run the tests of the query engine on DuckDB 1.5, with its extension fts
 	.venv-duckdb/bin/python -m pytest -n auto --maxprocesses 8 tests/test_engine*.py $(ARGS)
+
+# In seconds for each pair of stores, and where to begin; without SEED one is drawn and printed.
+S ?= 60
+model: $(installed_dev) servers ## Random calls, faults and clocks against a model of what may be; S=600 SEED=1
+	LTM_MODEL_S=$(S) LTM_HISTORIES_S=$(S) LTM_MODEL_SEED=$(SEED) \
+	    $(BIN)/python -m pytest -n 0 -s tests/test_model.py tests/test_linearizability.py $(ARGS)
 
 servers: $(ministack) ## Install the servers of the tests: PostgreSQL, PgBouncer, PostgREST, and the stores
 	@sh tests/servers/install-debian-packages

@@ -336,8 +336,8 @@ class LTMBackend:
         self._runner.forget([key])
 
         async def delete(stores: Stores) -> DeleteResult:
-            live = await collecting.delete_entries(stores, [key], expected)
-            return DeleteResult(key=key, deleted=key in live)
+            done = await collecting.delete_entries(stores, [key], expected)
+            return DeleteResult(key=key, deleted=key in done.live)
 
         return await self._runner.call(
             "delete", delete, lambda exc: DeleteResult(key=key, exception=exc), timeout

@@ -112,17 +112,25 @@ async def delete_batch(
 ) -> DeleteBatchResult:
     deleted = 0
     missing: list[str] = []
+    unclear = Failures()
 
     async def delete(batch: Sequence[str]) -> None:
         nonlocal deleted
-        live = await collecting.delete_entries(stores, batch, None)
-        deleted += len(live)
-        missing.extend(key for key in batch if key not in live)
+        done = await collecting.delete_entries(stores, batch, None)
+        deleted += len(done.live)
+        others = [key for key in batch if key not in done.live]
+        if done.unclear is None:
+            missing.extend(others)
+        elif others:
+            unclear.add(others, done.unclear)
 
     batches = chunks(keys, stores.batch_size)
     failures = await _in_batches(batches, timeout_s, str, delete)
     return DeleteBatchResult(
-        deleted=deleted, missing=missing, errors=failures.errors, exception=failures.first
+        deleted=deleted,
+        missing=missing,
+        errors=unclear.errors | failures.errors,
+        exception=failures.first or unclear.first,
     )
 
 

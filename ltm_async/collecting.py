@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from . import writing
 from .entry import blob_path, namespace_path
-from .errors import CorruptError, StoreError
+from .errors import CorruptError, OutcomeUnknownError, StoreError
 from .protocols import BlobInfo, Removed
 from .stores import COLLECT_BACKOFF_US, Stores
 
@@ -29,17 +30,26 @@ class Collected:
     errors: list[StoreError] = dataclasses.field(default_factory=list)
 
 
-async def delete_entries(stores: Stores, keys: Sequence[str], if_version: int | None) -> set[str]:
-    """Delete rows, then the objects of their blobs; return the keys that were live.
+class Deleted(NamedTuple):
+    """What one batch deleted."""
+
+    live: Collection[str]
+    """The keys that had a live entry."""
+    unclear: OutcomeUnknownError | None
+    """Why it cannot be told whether the others had one."""
+
+
+async def delete_entries(stores: Stores, keys: Sequence[str], if_version: int | None) -> Deleted:
+    """Delete rows, then the objects of their blobs.
 
     A blob that cannot be deleted now stays in the ledger for a later collection.
     """
-    removed = await writing.remove(stores, keys, if_version)
+    removed, unclear = await writing.remove(stores, keys, if_version)
     done = Collected()
     await discard(stores, [entry.blob_id for entry in removed if entry.blob_id is not None], done)
     for exc in done.errors:
         logger.debug("left a dead blob to the next collection: %s", exc)
-    return {entry.key for entry in removed if entry.was_live}
+    return Deleted({entry.key for entry in removed if entry.was_live}, unclear)
 
 
 async def remove_expired(stores: Stores, limit: int) -> list[Removed]:

@@ -369,7 +369,10 @@ class Catalog(Protocol):
     async def resolve_removal(
         self, namespace: str, write_id: str, keys: Sequence[str]
     ) -> list[str]:
-        """Those of *keys* that the delete *write_id* removed; none means: unknown."""
+        """Those of *keys* whose live entry the delete *write_id* removed, as far as it can be told.
+
+        What it removed of the others, if it happened at all, is unknown.
+        """
         ...
 
     async def take_due_blobs(self, namespace: str, limit: int, *, backoff_us: int) -> list[DueBlob]:

@@ -13,6 +13,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from .drafting import Draft
 from .entry import Expiry, blob_path, new_blob_id, to_datetime
@@ -265,17 +266,26 @@ async def touch(stores: Stores, key: str, expiry: Expiry, metadata: str | None) 
     return row
 
 
-async def remove(stores: Stores, keys: Sequence[str], if_version: int | None) -> list[Removed]:
+class Removal(NamedTuple):
+    """What one transaction removed."""
+
+    removed: Sequence[Removed]
+    unclear: OutcomeUnknownError | None = None
+    """Why it cannot be told of the keys beside those whether they had an entry; none has now."""
+
+
+async def remove(stores: Stores, keys: Sequence[str], if_version: int | None) -> Removal:
     """Delete rows; their blobs are dead from then on."""
     write_id = os.urandom(16).hex()
     try:
-        return await stores.to_catalog.refused(
+        removed = await stores.to_catalog.refused(
             stores.catalog.delete_entries_batch,
             stores.namespace,
             keys,
             write_id=write_id,
             if_version=if_version,
         )
+        return Removal(removed)
     except OutcomeUnknownError as exc:
         lost = exc
     try:
@@ -286,4 +296,5 @@ async def remove(stores: Stores, keys: Sequence[str], if_version: int | None) ->
         raise lost from exc
     if not gone:
         raise lost  # nothing was there to remove, or it never arrived, or it may yet
-    return [Removed(key, True, None) for key in gone]  # their blobs are left to a collection
+    # Their blobs are left to a collection.
+    return Removal([Removed(key, True, None) for key in gone], lost)

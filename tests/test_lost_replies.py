@@ -109,6 +109,36 @@ async def test_a_delete_without_a_trace_is_unknown(rig: Rig) -> None:
         await rig.ltm.delete("absent")
 
 
+async def test_a_delete_of_what_had_expired_is_not_told_as_one_of_a_live_entry(rig: Rig) -> None:
+    await rig.ltm.store("k", 1, ttl=1)
+    await rig.ltm.store("live", LARGE)
+    rig.clock.advance(1)
+    lose(rig, "catalog.delete_entries_batch")
+    with pytest.raises(OutcomeUnknownError):
+        await rig.ltm.delete("k")
+    await rig.ltm.store("k", 1, ttl=1)
+    rig.clock.advance(1)
+    lose(rig, "catalog.delete_entries_batch")
+    done = await rig.ltm.delete_batch(["k", "live"])
+    assert (done.deleted, done.missing, list(done.errors)) == (1, [], ["k"])
+
+
+async def test_what_a_batch_deleted_and_another_stored_again_is_not_told_as_missing(
+    rig: Rig,
+) -> None:
+    for key in ("a", "b"):
+        await rig.ltm.store(key, 1)
+
+    async def store_and_delete() -> None:
+        await other(rig).store("b", 2)
+        await other(rig).delete("b")
+
+    lose(rig, "catalog.delete_entries_batch", then=store_and_delete)
+    done = await rig.ltm.delete_batch(["a", "b"])
+    assert (done.deleted, done.missing) == (1, [])
+    assert done.errors["b"].error_type == "OutcomeUnknownError"
+
+
 async def test_a_touch_finds_out_that_it_happened(rig: Rig) -> None:
     await rig.ltm.store("k", LARGE)
     lose(rig, "catalog.touch_entry")

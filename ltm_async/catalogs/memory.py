@@ -273,7 +273,12 @@ class MemoryCatalog(Catalog):
         self, namespace: str, write_id: str, keys: Sequence[str]
     ) -> list[str]:
         deletions = self._space(namespace).deletions
-        return [key for key in keys if key in deletions and deletions[key].write_id == write_id]
+        gone = {key: deletions[key] for key in keys if key in deletions}
+        return [
+            key
+            for key, mark in gone.items()
+            if mark.write_id == write_id and mark.kind == "deleted"
+        ]
 
     async def take_due_blobs(self, namespace: str, limit: int, *, backoff_us: int) -> list[DueBlob]:
         space, now = self._space(namespace), self._clock()

@@ -620,9 +620,9 @@ BEGIN
     PERFORM @schema@.ltm_lock(in_namespace, in_keys);
     RETURN QUERY SELECT x.k FROM unnest(in_keys) AS x (k)
     CROSS JOIN LATERAL (
-        SELECT write_id FROM @schema@.ltm_deletions
+        SELECT write_id, expired FROM @schema@.ltm_deletions
         WHERE namespace = in_namespace AND key = x.k LIMIT 1) AS d
-    WHERE d.write_id = in_write_id;
+    WHERE d.write_id = in_write_id AND NOT d.expired;
 END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_take_due(

@@ -1,15 +1,17 @@
 """What an author of a catalog or a blob store tests it with; ours run on the same.
 
-The contracts need pytest, and pytest-asyncio in ``asyncio_mode = "auto"``; the faults and
-the clock need nothing, so the contracts are imported on first use.
+The contracts need pytest, and pytest-asyncio in ``asyncio_mode = "auto"``; the faults, the clock
+and the histories need nothing, so the contracts are imported on first use.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .checking import Violation, check_history, check_versions
 from .clock import ManualClock
 from .faults import Faults, Mode, faulty_blob_store, faulty_catalog
+from .histories import RecordedClient, Recorder, Step, read_history
 
 if TYPE_CHECKING:
     from .blobs import BlobStoreContract
@@ -24,9 +26,16 @@ __all__ = [
     "Faults",
     "ManualClock",
     "Mode",
+    "RecordedClient",
+    "Recorder",
     "SearchContract",
+    "Step",
+    "Violation",
+    "check_history",
+    "check_versions",
     "faulty_blob_store",
     "faulty_catalog",
+    "read_history",
 ]
 
 

@@ -310,7 +310,7 @@ class FirestoreCatalog(Catalog):
         return [
             named[name]
             for name, mark in found.documents.items()
-            if mark.data.get("write_id") == write_id
+            if mark.data.get("write_id") == write_id and mark.data.get("expired") is False
         ]
 
     async def take_due_blobs(self, namespace: str, limit: int, *, backoff_us: int) -> list[DueBlob]:

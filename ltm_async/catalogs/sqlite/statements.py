@@ -74,7 +74,8 @@ SELECT version FROM ltm_entries
 WHERE namespace = ? AND key IN (SELECT value FROM json_each(?)) AND write_id = ? LIMIT 1"""
 REMOVED_BY = """
 SELECT key FROM ltm_deletions
-WHERE namespace = ? AND key IN (SELECT value FROM json_each(?)) AND write_id = ?"""
+WHERE namespace = ? AND key IN (SELECT value FROM json_each(?)) AND write_id = ?
+    AND NOT expired"""
 DUE = """
 SELECT blob_id, byte_size FROM ltm_blobs
 WHERE namespace = ? AND state <> 'live' AND due_at <= ? ORDER BY due_at LIMIT ?"""
