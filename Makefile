@@ -21,7 +21,7 @@ installed_dev := $(VENV)/.installed-dev-$(VERSION)
 ministack := .venv-servers/.installed-1.5.33
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test servers check wheel format bench clean venv-package
+.PHONY: help setup demo test chaos soak servers check wheel format bench clean venv-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,12 @@ demo: $(installed) ## Remember real texts, read them back and prove it; ARGS=--f
 
 test: $(installed_dev) servers ## Run the tests, as many at once as there are cores, at most 8; ARGS='-k batch'
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+chaos: $(installed_dev) servers ## Break everything for ten minutes, and judge what was told; LTM_SEED=2
+	LTM_CHAOS_S=$${LTM_CHAOS_S:-300} $(BIN)/python -m pytest -s tests/test_chaos.py $(ARGS)
+
+soak: $(installed_dev) servers ## Use everything for twenty minutes, and see that nothing grows
+	LTM_SOAK_S=$${LTM_SOAK_S:-600} $(BIN)/python -m pytest -s tests/test_soak.py $(ARGS)
 
 servers: $(ministack) ## Install the servers of the tests: PostgreSQL, PgBouncer, PostgREST, and the stores
 	@sh tests/servers/install-debian-packages
