@@ -22,7 +22,7 @@ duckdb := .venv-duckdb/.installed-1.5.5
 ministack := .venv-servers/.installed-1.5.33
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test duckdb model servers check wheel format bench clean venv-package
+.PHONY: help setup demo test duckdb model chaos soak servers check wheel format bench clean venv-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,12 @@ S ?= 60
 model: $(installed_dev) servers ## Random calls, faults and clocks against a model of what may be; S=600 SEED=1
 	LTM_MODEL_S=$(S) LTM_HISTORIES_S=$(S) LTM_MODEL_SEED=$(SEED) \
 	    $(BIN)/python -m pytest -n 0 -s tests/test_model.py tests/test_linearizability.py $(ARGS)
+
+chaos: $(installed_dev) servers ## Break everything for ten minutes, and judge what was told; LTM_SEED=2
+	LTM_CHAOS_S=$${LTM_CHAOS_S:-300} $(BIN)/python -m pytest -s tests/test_chaos.py $(ARGS)
+
+soak: $(installed_dev) servers ## Use everything for twenty minutes, and see that nothing grows
+	LTM_SOAK_S=$${LTM_SOAK_S:-600} $(BIN)/python -m pytest -s tests/test_soak.py $(ARGS)
 
 servers: $(ministack) ## Install the servers of the tests: PostgreSQL, PgBouncer, PostgREST, and the stores
 	@sh tests/servers/install-debian-packages
