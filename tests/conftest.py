@@ -9,7 +9,15 @@ from blockbuster import blockbuster_ctx
 
 from ltm_async.catalogs.firestore.options import TRANSPORTS
 
-pytest_plugins = ["tests.servers.fixtures", "tests.databases", "tests.projects", "tests.places"]
+pytest_plugins = [
+    "tests.servers.fixtures",
+    "tests.databases",
+    "tests.projects",
+    "tests.places",
+    "tests.crash.templates",
+    "tests.crash.scenes",
+    "tests.crash.matrix",
+]
 pytest.register_assert_rewrite("ltm_async.testing")
 
 

@@ -31,6 +31,8 @@ class Mode(enum.Enum):
 
     ERROR = "error before"
     """It is refused, once."""
+    LOST_REQUEST = "lost request"
+    """It never takes effect, once, and the caller hears that the outcome is unknown."""
     LOST_REPLY = "lost reply"
     """It takes effect, once, and the caller hears that the outcome is unknown."""
     CANCEL_BEFORE = "cancel before"
@@ -55,6 +57,8 @@ class Faults:
         self.mode = mode
         self.steps: list[str] = []
         """The names of the steps so far, such as ``"blobs.put"``."""
+        self.begun = 0
+        """How many steps had begun when the reply of the chosen one was lost."""
         self._victim: asyncio.Task[Any] | None = None
 
     @property
@@ -84,6 +88,8 @@ class Faults:
         match self.mode:
             case Mode.ERROR | Mode.DOWN:
                 raise UnavailableError(f"{name} was refused by a test", store="faults")
+            case Mode.LOST_REQUEST:
+                raise OutcomeUnknownError(f"{name} was lost in a test", store="faults")
             case Mode.KILL_BEFORE:
                 os.kill(os.getpid(), signal.SIGKILL)
             case Mode.CANCEL_BEFORE:
@@ -92,6 +98,7 @@ class Faults:
     async def _after(self, name: str) -> None:
         match self.mode:
             case Mode.LOST_REPLY:
+                self.begun = len(self.steps)
                 raise OutcomeUnknownError(f"{name} lost its reply in a test", store="faults")
             case Mode.KILL_AFTER:
                 os.kill(os.getpid(), signal.SIGKILL)

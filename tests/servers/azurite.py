@@ -59,6 +59,10 @@ class Azurite(Server):
         status, body = self._ask("PUT", path, {}, data, {"x-ms-blob-type": "BlockBlob"})
         assert status == 201, body
 
+    def remove(self, container: str, name: str) -> None:
+        status, body = self._ask("DELETE", f"/{container}/{urllib.parse.quote(name)}", {})
+        assert status == 202, body
+
     def read(self, container: str, name: str) -> bytes | None:
         """A blob's bytes; None when there is none."""
         status, body = self._ask("GET", f"/{container}/{urllib.parse.quote(name)}", {})
