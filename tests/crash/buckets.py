@@ -86,6 +86,8 @@ class GcsBuckets(Server):
 class AzureContainers(Server):
     def __init__(self, server: Any) -> None:
         self._server = server
+        self._read: dict[str, bytes] = {}
+        """By the MD5 of the content."""
 
     def place(self) -> tuple[str, Mapping[str, Any]]:
         options = {
@@ -96,7 +98,11 @@ class AzureContainers(Server):
         return f"az://{self._server.new_container()}/", options
 
     def read(self, bucket: str) -> Mapping[str, bytes]:
-        return {name: self._server.read(bucket, name) for name in self._server.names(bucket)}
+        listed = self._server.listed(bucket)
+        for name, md5 in listed:
+            if md5 not in self._read:
+                self._read[md5] = self._server.read(bucket, name)
+        return {name: self._read[md5] for name, md5 in listed}
 
     def write(self, bucket: str, name: str, data: bytes) -> None:
         self._server.put(bucket, name, data)
