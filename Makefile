@@ -21,10 +21,10 @@ installed_dev := $(VENV)/.installed-dev-$(VERSION)
 ministack := .venv-servers/.installed-1.5.33
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test servers check wheel format bench clean venv-package
+.PHONY: help setup demo test crash-exhaustive servers check wheel format bench clean venv-package
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 setup: $(installed_dev) ## Install the package and every tool of this file into a virtual environment
 
@@ -33,6 +33,13 @@ demo: $(installed) ## Remember real texts, read them back and prove it; ARGS=--f
 
 test: $(installed_dev) servers ## Run the tests, as many at once as there are cores, at most 8; ARGS='-k batch'
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+LTM_CRASH_REPORT ?= build/crash-matrix.json
+crash-exhaustive: $(installed_dev) servers ## Run all crash points and print the matrix; LTM_CRASH_PAIRS='sqlite+s3'
+	@mkdir -p $(dir $(LTM_CRASH_REPORT))
+	LTM_CRASH=exhaustive LTM_CRASH_REPORT=$(LTM_CRASH_REPORT) $(BIN)/python -m pytest -v \
+	    -n auto --maxprocesses 8 tests/test_crash_points.py tests/test_crash_inside_adapters.py $(ARGS); \
+	    status=$$?; $(BIN)/python -m tests.crash.report $(LTM_CRASH_REPORT); exit $$status
 
 servers: $(ministack) ## Install the servers of the tests: PostgreSQL, PgBouncer, PostgREST, and the stores
 	@sh tests/servers/install-debian-packages

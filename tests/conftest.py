@@ -43,3 +43,13 @@ def no_blocking_calls() -> Iterator[None]:
 def transport(request: pytest.FixtureRequest) -> str:
     """Each way in which FirestoreCatalog speaks to Firestore."""
     return str(request.param)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have to show, whichever process they ran in."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for title, text in getattr(report, "user_properties", ()):
+                if title == "crash matrix" and getattr(report, "when", "") == "call":
+                    terminalreporter.section(title)
+                    terminalreporter.write_line(str(text))

@@ -84,7 +84,9 @@ def test_the_slice_leaves_out_no_pair_and_each_store_meets_the_hard_modes() -> N
 
 def test_everything_is_each_pair_and_kind_and_mode() -> None:
     cells = {
-        (setting.pair, setting.kind, mode) for setting in everything(PAIRS) for mode in setting.modes
+        (setting.pair, setting.kind, mode)
+        for setting in everything(PAIRS)
+        for mode in setting.modes
     }
     kills = 2 * len(PAIRS)  # by which a retry cannot be seen
     assert len(cells) == len(PAIRS) * len(Kind) * len(Mode) - kills

@@ -16,24 +16,25 @@ import pytest
 from ltm_async.testing import Faults, Mode
 from ltm_async.testing.crashing import (
     AGAIN,
+    COLLECTION,
     KILLS,
     ONCE,
     Attempt,
     Operation,
     Prepared,
     Scene,
-    COLLECTION,
     Told,
     attempt,
     check_recovery,
     steps_of,
     stop_and_stop_the_collection,
     stop_at,
+    why,
 )
 
 from .child import Children, Job
 from .places import packed
-from .scenes import CopiedScene, MemoryScene, Scenes
+from .scenes import CopiedScene, Scenes
 from .settings import Kind, Setting
 
 GIVE_UP_S = 1500
@@ -102,7 +103,7 @@ class Matrix:
     async def _fill(
         self,
         cells: list[Cell],
-        scene: CopiedScene | MemoryScene,
+        scene: CopiedScene,
         operation: Operation,
         setting: Setting,
     ) -> None:
@@ -114,7 +115,7 @@ class Matrix:
                     async with scene.copy() as prepared:
                         await self._stop(prepared, operation, setting.kind, point, mode)
                 except AssertionError as exc:
-                    violation = str(exc)
+                    violation = why(exc)
                 cells.append(Cell(point.first, point.name, mode.value, violation))
 
     async def _stop(
@@ -216,9 +217,7 @@ def children() -> Iterator[Children]:
 
 
 @pytest.fixture(scope="session")
-def matrix(
-    tmp_path_factory: pytest.TempPathFactory, scenes: Scenes, children: Children
-) -> Matrix:
+def matrix(tmp_path_factory: pytest.TempPathFactory, scenes: Scenes, children: Children) -> Matrix:
     base = tmp_path_factory.getbasetemp()
     # Workers of pytest-xdist have a folder each, in one that they share.
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "crash-matrix"

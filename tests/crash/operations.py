@@ -1,4 +1,4 @@
-"""All operations that are stopped: those of the backend, and an import by the command line's way."""
+"""All operations that are stopped: those of the backend, and the import of an export."""
 
 from __future__ import annotations
 

@@ -123,12 +123,13 @@ class Folder(BlobPlace):
         return LocalBlobStore(self.root, clock=clock)
 
     async def look(self) -> Mapping[str, bytes]:
-        root = pathlib.Path(self.root)
-        return {
-            str(path.relative_to(root)): path.read_bytes()
-            for path in root.rglob("*")
-            if path.is_file()
-        }
+        return _files_in(pathlib.Path(self.root))
+
+
+def _files_in(root: pathlib.Path) -> Mapping[str, bytes]:
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }
 
 
 @dataclasses.dataclass(frozen=True)

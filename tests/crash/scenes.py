@@ -10,17 +10,13 @@ import pytest
 
 from ltm_async.testing import ManualClock
 from ltm_async.testing.crashing import (
-    MemoryBlobPlace,
-    MemoryCatalogPlace,
     Pair,
     Prepared,
-    PreparedEachTime,
     Scene,
     look_at,
     prepare,
 )
 
-from .settings import MEMORY
 from .templates import BlobTemplate, CatalogTemplate, Templates
 
 
@@ -51,30 +47,19 @@ class CopiedScene(Scene):
             yield
 
 
-class MemoryScene(PreparedEachTime):
-    def __init__(self) -> None:
-        super().__init__(lambda: Pair(MemoryCatalogPlace(), MemoryBlobPlace()))
-
-    @contextlib.asynccontextmanager
-    async def warm(self) -> AsyncIterator[None]:
-        yield
-
-
 class Scenes:
     """The scene of each pair, prepared when first asked for."""
 
     def __init__(self, templates: Templates) -> None:
         self._templates = templates
-        self._made: dict[str, CopiedScene | MemoryScene] = {}
+        self._made: dict[str, CopiedScene] = {}
 
-    def of(self, pair: str) -> CopiedScene | MemoryScene:
+    def of(self, pair: str) -> CopiedScene:
         if pair not in self._made:
             self._made[pair] = self._make(pair)
         return self._made[pair]
 
-    def _make(self, pair: str) -> CopiedScene | MemoryScene:
-        if pair == MEMORY:
-            return MemoryScene()
+    def _make(self, pair: str) -> CopiedScene:
         of_catalog, of_blobs = pair.split("+")
         return CopiedScene(self._templates.catalog(of_catalog), self._templates.blobs(of_blobs))
 

@@ -4,10 +4,11 @@ The slice, which is the same in each run:
 
 - SQLite with local blobs has every step of every operation in every mode, with and without
   retries, and two faults in the modes that leave most behind;
-- so have the stores in memory, but for what needs a process to be killed, and for two faults;
 - each other pair has every step of every operation in one of ``HARD``, by a Latin square, so that
   every catalog meets each of those on one of the blob stores, and every blob store on one of the
   catalogs.
+
+Stores in memory are tried by ``CrashPointContract``, on a catalog of the examples.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from ltm_async.testing.crashing import IN_PROCESS
 CATALOGS = ("sqlite", "postgres", "supabase", "firestore")
 BLOB_STORES = ("local", "s3", "gcs", "azure")
 PAIRS = tuple(f"{catalog}+{blobs}" for catalog, blobs in itertools.product(CATALOGS, BLOB_STORES))
-MEMORY = "memory"
 HARD = (Mode.KILL_AFTER, Mode.LOST_REPLY, Mode.CANCEL_AFTER, Mode.KILL_BEFORE)
 """The modes that leave most behind."""
 
@@ -76,8 +76,6 @@ def the_slice() -> list[Setting]:
         Setting("sqlite+local", Kind.RETRIED, IN_PROCESS),
         Setting("sqlite+local", Kind.CALL, HARD[:2]),
         Setting("sqlite+local", Kind.COLLECTION, HARD[:1]),
-        Setting(MEMORY, Kind.ONE, IN_PROCESS),
-        Setting(MEMORY, Kind.RETRIED, IN_PROCESS),
         *(Setting(pair, Kind.ONE, (mode,)) for pair, mode in square.items()),
     ]
 

@@ -43,6 +43,7 @@ class CatalogTemplate(Protocol):
 
     def keep(self) -> None:
         """The place is filled."""
+        return
 
     def copied(self) -> CatalogPlace:
         """The place of a copy, until the next is made."""
@@ -57,6 +58,7 @@ class BlobTemplate(Protocol):
 
     def keep(self) -> None:
         """The place is filled."""
+        return
 
     def copied(self) -> BlobPlace: ...
 

@@ -6,6 +6,8 @@ pair of stores with ``FOUND``, ``attempt`` runs one of ``OPERATIONS`` through
 :class:`~ltm_async.testing.Faults`, and ``check_recovery`` judges what is found then.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .attempts import AGAIN, ONCE, Attempt, Told, attempt
 from .operations import DAY_S, OPERATIONS, Operation
 from .places import (
@@ -16,7 +18,6 @@ from .places import (
     Pair,
     RawBlob,
     RawRow,
-    look_in_memory,
 )
 from .points import (
     COLLECTION,
@@ -31,9 +32,13 @@ from .points import (
     stop_and_stop_the_collection,
     stop_at,
     stop_at_each,
+    why,
 )
 from .recovery import Fresh, Look, check_agreement, check_recovery, check_rest, look_at, opened
 from .state import BEFORE, FOUND, NAMESPACE, Entry, large, prepare, small
+
+if TYPE_CHECKING:
+    from .contract import CrashPointContract
 
 __all__ = [
     "AGAIN",
@@ -50,6 +55,7 @@ __all__ = [
     "BlobPlace",
     "Broken",
     "CatalogPlace",
+    "CrashPointContract",
     "Entry",
     "Fresh",
     "Look",
@@ -69,7 +75,6 @@ __all__ = [
     "check_rest",
     "large",
     "look_at",
-    "look_in_memory",
     "opened",
     "prepare",
     "run",
@@ -78,4 +83,13 @@ __all__ = [
     "stop_and_stop_the_collection",
     "stop_at",
     "stop_at_each",
+    "why",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "CrashPointContract":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .contract import CrashPointContract  # it alone needs pytest
+
+    return CrashPointContract

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from ...blobs.memory import MemoryBlobStore
@@ -89,11 +89,15 @@ class Pair(NamedTuple):
 
 
 class MemoryCatalogPlace(CatalogPlace):
-    """*catalog*, which lives on from one backend to the next."""
+    """Rows that live on from one backend to the next, since the catalog does.
 
-    def __init__(self) -> None:
-        self.catalog = MemoryCatalog(clock=lambda: self._clock())
+    Args:
+        make: A class that keeps them as ``MemoryCatalog`` does.
+    """
+
+    def __init__(self, make: Callable[..., MemoryCatalog] = MemoryCatalog) -> None:
         self._clock = ManualClock()
+        self.catalog = make(clock=self._now)
 
     def open(self, clock: ManualClock) -> Catalog:
         self._clock = clock
@@ -103,31 +107,29 @@ class MemoryCatalogPlace(CatalogPlace):
         """Nothing: what is closed would be lost."""
 
     async def look(self) -> tuple[Sequence[RawRow], Sequence[RawBlob]]:
-        return look_in_memory(self.catalog)
+        spaces = self.catalog._spaces.items()
+        rows = [
+            RawRow(name, key, row.version, *row[2:6], row.expires_at)
+            for name, space in spaces
+            for key, row in space.rows.items()
+        ]
+        ledger = [
+            RawBlob(name, blob_id, blob.key, blob.state, blob.byte_size, blob.due_at)
+            for name, space in spaces
+            for blob_id, blob in space.blobs.items()
+        ]
+        return rows, ledger
 
-
-def look_in_memory(catalog: MemoryCatalog) -> tuple[Sequence[RawRow], Sequence[RawBlob]]:
-    """What a ``MemoryCatalog`` or a subclass holds."""
-    spaces = catalog._spaces.items()
-    rows = [
-        RawRow(name, key, row.version, *row[2:6], row.expires_at)
-        for name, space in spaces
-        for key, row in space.rows.items()
-    ]
-    ledger = [
-        RawBlob(name, blob_id, blob.key, blob.state, blob.byte_size, blob.due_at)
-        for name, space in spaces
-        for blob_id, blob in space.blobs.items()
-    ]
-    return rows, ledger
+    def _now(self) -> int:
+        return self._clock()
 
 
 class MemoryBlobPlace(BlobPlace):
     """Objects that live on from one backend to the next."""
 
     def __init__(self) -> None:
-        self.blobs = MemoryBlobStore(clock=lambda: self._clock())
         self._clock = ManualClock()
+        self.blobs = MemoryBlobStore(clock=self._now)
 
     def open(self, clock: ManualClock) -> BlobStore:
         self._clock = clock
@@ -138,3 +140,6 @@ class MemoryBlobPlace(BlobPlace):
 
     async def look(self) -> Mapping[str, bytes]:
         return {path: data for path, (data, _) in self.blobs._objects.items()}
+
+    def _now(self) -> int:
+        return self._clock()

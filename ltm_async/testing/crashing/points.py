@@ -53,8 +53,8 @@ class Broken(NamedTuple):
     """A crash point after which something did not hold."""
 
     point: str
-    """The number and name of the step."""
-    why: str
+    """The mode, and the number and name of the step."""
+    violation: str
 
 
 async def run(
@@ -108,7 +108,7 @@ async def stop_at(
 
 def _is_made_up_for(operation: Operation, mode: Mode, ended: Attempt) -> bool:
     """Trying again, or settling it by the blobs' reservations, leads to success."""
-    if mode is Mode.LOST_REQUEST:
+    if mode in {Mode.LOST_REQUEST, Mode.LATE}:
         return "blobs.put" in ended.steps
     if mode is Mode.LOST_REPLY:
         return not operation.keeps_house
@@ -130,6 +130,11 @@ async def stop_and_stop_the_collection(
     return ended
 
 
+def why(violation: AssertionError) -> str:
+    """Its message, without what pytest adds."""
+    return str(violation).partition("\n")[0]
+
+
 async def stop_at_each(scene: Scene, operation: Operation, modes: Iterable[Mode]) -> list[Broken]:
     """Stop *operation* at each of its steps in each of *modes*; what did not hold is returned."""
     names = await steps_of(scene, operation)
@@ -140,5 +145,5 @@ async def stop_at_each(scene: Scene, operation: Operation, modes: Iterable[Mode]
                 async with scene.copy() as prepared:
                     await stop_at(prepared, operation, at, mode)
             except AssertionError as exc:
-                broken.append(Broken(f"{mode.value} at {at} {name}", str(exc)))
+                broken.append(Broken(f"{mode.value} at {at} {name}", why(exc)))
     return broken

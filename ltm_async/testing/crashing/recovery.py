@@ -18,7 +18,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ... import LTMBackend
 from ...blobs.local import UNFINISHED
@@ -81,9 +81,7 @@ class Fresh(NamedTuple):
 async def opened(pair: Pair, now_us: int) -> AsyncIterator[Fresh]:
     clock = pair.catalog.clock_at(now_us)
     async with pair.opened(clock) as (catalog, blobs):
-        yield Fresh(
-            LTMBackend(catalog, blobs, namespace=NAMESPACE, on_unavailable="raise"), clock
-        )
+        yield Fresh(LTMBackend(catalog, blobs, namespace=NAMESPACE, on_unavailable="raise"), clock)
 
 
 async def check_recovery(
