@@ -60,7 +60,7 @@ class Faults:
         self.mode = mode
         self.steps: list[str] = []
         """The names of the steps so far, such as ``"blobs.put"``."""
-        self.begun = 0
+        self.steps_begun = 0
         """How many steps had begun when the reply of the chosen one was lost."""
         self._victim: asyncio.Task[Any] | None = None
         self._late: Callable[[], Awaitable[Any]] | None = None
@@ -112,7 +112,7 @@ class Faults:
     async def _after(self, name: str) -> None:
         match self.mode:
             case Mode.LOST_REPLY:
-                self.begun = len(self.steps)
+                self.steps_begun = len(self.steps)
                 raise OutcomeUnknownError(f"{name} lost its reply in a test", store="faults")
             case Mode.KILL_AFTER:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -179,7 +179,7 @@ async def _points(scene: Scene, operation: Operation, kind: Kind) -> list[_Point
             lost = Faults(at=first_at, mode=Mode.LOST_REPLY)
             names = _numbered(await steps_of(scene, operation, lost, retry=retry))
             # What ran beside it is cancelled by the failure, where nothing is tried again.
-            begin = first_at + 1 if kind.retries else lost.begun
+            begin = first_at + 1 if kind.retries else lost.steps_begun
         points += [
             _Point(at, name, first_at, first) for at, name in enumerate(names) if at >= begin
         ]
