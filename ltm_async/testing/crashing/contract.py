@@ -11,7 +11,26 @@ from .points import IN_PROCESS, PreparedEachTime, stop_at_each
 
 
 class CrashPointContract:
-    """Subclass it, and give it the place of what you have written.
+    """Subclass it, and give it the place of what you have written::
+
+        class MyPlace(CatalogPlace):
+            def __init__(self, path):
+                self.path = path
+
+            def open(self, clock):
+                return MyCatalog(self.path, clock=clock)
+
+            async def look(self):
+                return rows_in(self.path), ledger_in(self.path)  # around MyCatalog
+
+
+        class TestCrashPoints(CrashPointContract):
+            @pytest.fixture(autouse=True)
+            def folder(self, tmp_path):
+                self.paths = (str(tmp_path / f"{n}.db") for n in itertools.count())
+
+            def new_catalog_place(self):
+                return MyPlace(next(self.paths))
 
     Every operation of the backend is stopped at each of its steps, and after each a fresh backend
     must find what the caller may expect; see :mod:`ltm_async.testing.crashing.recovery`.
@@ -27,7 +46,7 @@ class CrashPointContract:
         super().__init_subclass__()
 
     def new_catalog_place(self) -> CatalogPlace:
-        """An empty one, asked for some hundred times."""
+        """An empty one, asked for once in each run: up to some dozen times a test."""
         return MemoryCatalogPlace()
 
     def new_blob_place(self) -> BlobPlace:
