@@ -36,7 +36,7 @@ test: $(installed_dev) servers ## Run the tests, as many at once as there are co
 
 LTM_CRASH_REPORT ?= build/crash-matrix.json
 crash-exhaustive: $(installed_dev) servers ## Run all crash points and print the matrix; LTM_CRASH_PAIRS='sqlite+s3'
-	@mkdir -p $(dir $(LTM_CRASH_REPORT))
+	@mkdir -p $(dir $(LTM_CRASH_REPORT)); rm -f $(LTM_CRASH_REPORT)
 	LTM_CRASH=exhaustive LTM_CRASH_REPORT=$(LTM_CRASH_REPORT) $(BIN)/python -m pytest -v \
 	    -n auto --maxprocesses 8 tests/test_crash_points.py tests/test_crash_inside_adapters.py $(ARGS); \
 	    status=$$?; $(BIN)/python -m tests.crash.report $(LTM_CRASH_REPORT); exit $$status

@@ -23,7 +23,9 @@ from ltm_async.testing.crashing import (
     stop_at_each,
 )
 
+from .crash.matrix import Cell, Row
 from .crash.operations import BY_NAME
+from .crash.report import loaded, saved, whole
 
 
 class Unfenced(MemoryCatalog):
@@ -142,3 +144,14 @@ def test_a_step_that_is_not_reached_is_an_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(writing, "_commit", once)
     broken = broken_on("store small", [Mode.LOST_REPLY])
     assert broken == {"lost reply at 1 catalog.track_entries_batch": "the step was not reached"}
+
+
+def test_the_report_counts_crash_points_and_names_each_violation() -> None:
+    cells = [Cell("", "0 blobs.put", "lost reply"), Cell("", "0 blobs.put", "kill after", "I1: no")]
+    row = Row("store large", "sqlite+s3", "one fault", cells, 1.5)
+    assert loaded(saved([row])) == [row]
+    text = whole([row, row._replace(pair="sqlite+gcs", cells=cells[:1])])
+    assert "store large on sqlite+s3, one fault: kill after at 0 blobs.put: I1: no" in text
+    assert "3 crash points reached on 2 pairs of stores, 1 violations, 3 s" in text
+    line = [line for line in text.splitlines() if line.startswith("sqlite+s3, one fault  ")][-1]
+    assert line.split()[3:] == ["0", "0", "0", "1", "0", "0", "0", "1", "!1", "0", "1.5"]

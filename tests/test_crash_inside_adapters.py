@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
@@ -31,11 +30,10 @@ from ltm_async.testing.crashing import (
 from .crash.child import LOGGED, STORES, Children, Job, logged_store
 from .crash.operations import BY_NAME
 from .crash.places import in_folder, packed
+from .crash.settings import EXHAUSTIVE, LONG_S
 
-EXHAUSTIVE = os.environ.get("LTM_CRASH") == "exhaustive"
 LINES = 1 if EXHAUSTIVE else 7
 """Before every how many of them a process is killed."""
-LONG_S = 1500 if EXHAUSTIVE else 60
 
 
 class FolderScene:

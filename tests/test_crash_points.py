@@ -23,6 +23,7 @@ from .crash.settings import (
     BLOB_STORES,
     CATALOGS,
     HARD,
+    LONG_S,
     PAIRS,
     Kind,
     Setting,
@@ -32,7 +33,6 @@ from .crash.settings import (
 )
 
 SETTINGS = chosen()
-LONG_S = 60 if len(SETTINGS) == len(the_slice()) else 1500
 
 
 def _named(param: Operation | Setting) -> str:

@@ -29,6 +29,12 @@ HARD = (Mode.KILL_AFTER, Mode.LOST_REPLY, Mode.CANCEL_AFTER, Mode.KILL_BEFORE)
 """The modes that leave most behind."""
 
 
+EXHAUSTIVE = os.environ.get("LTM_CRASH") == "exhaustive"
+"""Leave nothing out; then ``LTM_CRASH_PAIRS="sqlite+s3 firestore+gcs"`` may bound it."""
+LONG_S = 1500 if EXHAUSTIVE else 180
+"""How long one test may take, on a machine that is busy."""
+
+
 class Kind(enum.Enum):
     """How many faults there are, and where."""
 
@@ -81,11 +87,8 @@ def the_slice() -> list[Setting]:
 
 
 def chosen() -> list[Setting]:
-    """The slice, unless the environment asks for everything.
-
-    ``LTM_CRASH=exhaustive`` does, and ``LTM_CRASH_PAIRS="sqlite+s3 firestore+gcs"`` bounds it.
-    """
-    if os.environ.get("LTM_CRASH") != "exhaustive":
+    """The slice, unless the environment asks for everything."""
+    if not EXHAUSTIVE:
         return the_slice()
     pairs = os.environ.get("LTM_CRASH_PAIRS", "").replace(",", " ").split() or PAIRS
     if unknown := set(pairs) - set(PAIRS):

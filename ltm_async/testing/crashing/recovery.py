@@ -247,11 +247,10 @@ async def _collect(fresh: Fresh) -> None:
     """Collect until nothing is left to."""
     for _ in range(5):
         result = await fresh.ltm.collect_garbage()
-        assert not result.errors, f"I8: a collection met {result.errors}"
-        if not result.deleted:
+        if not result.deleted and not result.errors:
             return
-        fresh.clock.advance(61)
-    raise AssertionError("I8: collections found something five times")
+        fresh.clock.advance(61)  # after which what could not be deleted is due again
+    raise AssertionError(f"I8: five collections found something, at last {result}")
 
 
 async def _audit(ltm: LTMBackend) -> int:
