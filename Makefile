@@ -22,10 +22,10 @@ duckdb := .venv-duckdb/.installed-1.5.5
 ministack := .venv-servers/.installed-1.5.33
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test duckdb model chaos soak servers check wheel format bench clean venv-package
+.PHONY: help setup demo test duckdb model chaos soak crash-exhaustive servers check wheel format bench clean venv-package
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 setup: $(installed_dev) ## Install the package and every tool of this file into a virtual environment
 
@@ -38,17 +38,27 @@ test: $(installed_dev) servers ## Run the tests, as many at once as there are co
 duckdb: $(duckdb) servers ## Run the tests of the query engine on DuckDB 1.5, with its extension fts
 	.venv-duckdb/bin/python -m pytest -n auto --maxprocesses 8 tests/test_engine*.py $(ARGS)
 
-# In seconds for each pair of stores, and where to begin; without SEED one is drawn and printed.
-S ?= 60
+# The next three take S, the seconds for each pair of stores, and SEED.
+model: S := 60
 model: $(installed_dev) servers ## Random calls, faults and clocks against a model of what may be; S=600 SEED=1
 	LTM_MODEL_S=$(S) LTM_HISTORIES_S=$(S) LTM_MODEL_SEED=$(SEED) \
 	    $(BIN)/python -m pytest -n 0 -s tests/test_model.py tests/test_linearizability.py $(ARGS)
 
-chaos: $(installed_dev) servers ## Break everything for ten minutes, and judge what was told; LTM_SEED=2
-	LTM_CHAOS_S=$${LTM_CHAOS_S:-300} $(BIN)/python -m pytest -s tests/test_chaos.py $(ARGS)
+chaos: S := 300
+chaos: $(installed_dev) servers ## Break everything for ten minutes, and judge what was told; S=60 SEED=2
+	LTM_CHAOS_S=$(S) LTM_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s tests/test_chaos.py $(ARGS)
 
-soak: $(installed_dev) servers ## Use everything for twenty minutes, and see that nothing grows
-	LTM_SOAK_S=$${LTM_SOAK_S:-600} $(BIN)/python -m pytest -s tests/test_soak.py $(ARGS)
+soak: S := 600
+soak: $(installed_dev) servers ## Use everything for twenty minutes, and see that nothing grows; S=60
+	LTM_SOAK_S=$(S) LTM_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s tests/test_soak.py $(ARGS)
+
+LTM_CRASH_REPORT ?= build/crash-matrix.json
+crash-exhaustive: $(installed_dev) servers ## Run all crash points and print the matrix; LTM_CRASH_PAIRS='sqlite+s3'
+	@mkdir -p $(dir $(LTM_CRASH_REPORT)); rm -f $(LTM_CRASH_REPORT)
+	LTM_CRASH=exhaustive LTM_CRASH_REPORT=$(LTM_CRASH_REPORT) $(BIN)/python -m pytest -v \
+	    -n auto --maxprocesses 8 tests/test_crash_points.py tests/test_crash_inside_adapters.py $(ARGS); \
+	    status=$$?; [ ! -f $(LTM_CRASH_REPORT) ] || \
+	    $(BIN)/python -m tests.crash.report $(LTM_CRASH_REPORT); exit $$status
 
 servers: $(ministack) ## Install the servers of the tests: PostgreSQL, PgBouncer, PostgREST, and the stores
 	@sh tests/servers/install-debian-packages

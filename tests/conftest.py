@@ -9,7 +9,15 @@ from blockbuster import blockbuster_ctx
 
 from ltm_async.catalogs.firestore.options import TRANSPORTS
 
-pytest_plugins = ["tests.servers.fixtures", "tests.databases", "tests.projects", "tests.places"]
+pytest_plugins = [
+    "tests.servers.fixtures",
+    "tests.databases",
+    "tests.projects",
+    "tests.places",
+    "tests.crash.templates",
+    "tests.crash.scenes",
+    "tests.crash.matrix",
+]
 pytest.register_assert_rewrite("ltm_async.testing")
 
 
@@ -35,3 +43,13 @@ def no_blocking_calls() -> Iterator[None]:
 def transport(request: pytest.FixtureRequest) -> str:
     """Each way in which FirestoreCatalog speaks to Firestore."""
     return str(request.param)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have to show, whichever process they ran in."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for title, text in getattr(report, "user_properties", ()):
+                if title == "crash matrix" and getattr(report, "when", "") == "call":
+                    terminalreporter.section(title)
+                    terminalreporter.write_line(str(text))

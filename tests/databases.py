@@ -125,12 +125,12 @@ class Database:
 
     def fill_from(self, other: Database) -> None:
         """Have the rows of *other*, and its last version."""
-        self.clear()
-        for table in TABLES:
-            self.run(f"INSERT INTO {{}}{table} SELECT * FROM {other.schema}.{table}")
-        self.run(
-            f"SELECT setval('{{}}ltm_version', (SELECT last_value FROM {other.schema}.ltm_version))"
-        )
+        copies = [
+            f"DELETE FROM {{}}{table}; INSERT INTO {{}}{table} SELECT * FROM {other.schema}.{table}"
+            for table in TABLES
+        ]
+        last = f"(SELECT last_value FROM {other.schema}.ltm_version)"
+        self.run("; ".join([*copies, f"SELECT setval('{{}}ltm_version', {last})"]))
 
     def drop(self) -> None:
         self.console.run(f"DROP SCHEMA {self.schema} CASCADE")

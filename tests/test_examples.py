@@ -13,7 +13,8 @@ import pytest
 
 import ltm_async
 from ltm_async.protocols import Catalog
-from ltm_async.testing import CatalogContract, ManualClock
+from ltm_async.testing import CatalogContract, CrashPointContract, ManualClock
+from ltm_async.testing.crashing import CatalogPlace, MemoryCatalogPlace
 
 from .databases import Console, Database
 from .integrations.asgi_calls import Counted
@@ -95,3 +96,9 @@ class TestOwnCatalog(CatalogContract):
 
     async def raw_ledger(self, catalog: Any, namespace: str) -> dict[str, str]:
         return {blob_id: blob.state for blob_id, blob in catalog._space(namespace).blobs.items()}
+
+
+class TestCrashPointsOfOwnCatalog(CrashPointContract):
+    def new_catalog_place(self) -> CatalogPlace:
+        make = runpy.run_path(str(FOLDER / "own_catalog.py"))["CountingCatalog"]
+        return MemoryCatalogPlace(make)

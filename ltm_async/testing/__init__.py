@@ -1,7 +1,8 @@
 """What an author of a catalog or a blob store tests it with; ours run on the same.
 
 The contracts need pytest, and pytest-asyncio in ``asyncio_mode = "auto"``; the faults, the clock
-and the histories need nothing, so the contracts are imported on first use.
+and the histories need nothing, so the contracts are imported on first use. :mod:`.crashing` has the
+parts of ``CrashPointContract``.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from .blobs import BlobStoreContract
     from .catalogs import CatalogContract
     from .changes import ChangesContract
+    from .crashing.contract import CrashPointContract
     from .searching import SearchContract
 
 __all__ = [
     "BlobStoreContract",
     "CatalogContract",
     "ChangesContract",
+    "CrashPointContract",
     "Faults",
     "ManualClock",
     "Mode",
@@ -47,6 +50,7 @@ def __getattr__(name: str) -> Any:
         "CatalogContract": ".catalogs",
         "SearchContract": ".searching",
         "ChangesContract": ".changes",
+        "CrashPointContract": ".crashing.contract",
     }
     if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

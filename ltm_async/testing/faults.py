@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import inspect
 import os
@@ -18,7 +19,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, cast
 
-from ..errors import OutcomeUnknownError, UnavailableError
+from ..errors import LTMError, OutcomeUnknownError, UnavailableError
 from ..protocols import BlobStore, Catalog
 
 T = TypeVar("T")
@@ -31,6 +32,10 @@ class Mode(enum.Enum):
 
     ERROR = "error before"
     """It is refused, once."""
+    LOST_REQUEST = "lost request"
+    """It never takes effect, once, and the caller hears that the outcome is unknown."""
+    LATE = "late request"
+    """The same, but it takes effect all the same once the operation has ended."""
     LOST_REPLY = "lost reply"
     """It takes effect, once, and the caller hears that the outcome is unknown."""
     CANCEL_BEFORE = "cancel before"
@@ -55,17 +60,28 @@ class Faults:
         self.mode = mode
         self.steps: list[str] = []
         """The names of the steps so far, such as ``"blobs.put"``."""
+        self.steps_begun = 0
+        """How many steps had begun when the reply of the chosen one was lost."""
         self._victim: asyncio.Task[Any] | None = None
+        self._late: Callable[[], Awaitable[Any]] | None = None
 
     @property
     def reached(self) -> bool:
         return self.at is not None and len(self.steps) > self.at
 
     async def run(self, operation: Coroutine[Any, Any, T]) -> T:
-        """Run *operation* in the task that the modes of cancellation cancel."""
+        """Run *operation* in the task that the modes of cancellation cancel.
+
+        A late request arrives when it has ended, and what the store says to it is lost.
+        """
         task = asyncio.create_task(operation)
         self._victim = task
-        return await task
+        try:
+            return await task
+        finally:
+            if self._late is not None:
+                with contextlib.suppress(LTMError):
+                    await self._late()
 
     async def step(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
         number = len(self.steps)
@@ -74,6 +90,8 @@ class Faults:
             number == self.at or (number > self.at and self.mode is Mode.DOWN)
         )
         if chosen:
+            if self.mode is Mode.LATE:
+                self._late = call
             await self._before(name)
         result = await call()
         if chosen:
@@ -84,6 +102,8 @@ class Faults:
         match self.mode:
             case Mode.ERROR | Mode.DOWN:
                 raise UnavailableError(f"{name} was refused by a test", store="faults")
+            case Mode.LOST_REQUEST | Mode.LATE:
+                raise OutcomeUnknownError(f"{name} was lost in a test", store="faults")
             case Mode.KILL_BEFORE:
                 os.kill(os.getpid(), signal.SIGKILL)
             case Mode.CANCEL_BEFORE:
@@ -92,6 +112,7 @@ class Faults:
     async def _after(self, name: str) -> None:
         match self.mode:
             case Mode.LOST_REPLY:
+                self.steps_begun = len(self.steps)
                 raise OutcomeUnknownError(f"{name} lost its reply in a test", store="faults")
             case Mode.KILL_AFTER:
                 os.kill(os.getpid(), signal.SIGKILL)

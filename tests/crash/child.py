@@ -15,7 +15,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -31,28 +30,19 @@ import ltm_async.catalogs.sqlite.lane
 import ltm_async.catalogs.supabase.client
 from ltm_async import LTMBackend
 from ltm_async.testing import Faults, Mode
+from ltm_async.testing.crashing import AGAIN, NAMESPACE, ONCE, attempt, large, small
 
-from .operations import (
-    AGAIN,
-    BY_NAME,
-    NAMESPACE,
-    ONCE,
-    Files,
-    OnServers,
-    Pair,
-    Places,
-    attempt,
-    large,
-    small,
-)
+from .operations import BY_NAME
+from .places import Folder, SQLiteFile, unpacked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a child does in *folder*, and what stops it."""
+    """What a child does, and what stops it."""
 
     operation: str
-    folder: str
+    pair: Sequence[Sequence[Any]]
+    """The stores, packed."""
     now_us: int
     at: int | None = None
     """The step, event or line, from 0, at which it is killed; None: never."""
@@ -62,12 +52,6 @@ class Job:
     retries: bool = False
     trap: str = "step"
     """What *at* counts: a key of ``TRAPS``."""
-    places: Sequence[Any] = ()
-    """The fields of ``Places``, where not all is in the folder."""
-
-    @property
-    def pair(self) -> Pair:
-        return OnServers(Places(*self.places)) if self.places else Files(Path(self.folder))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,7 +142,7 @@ async def _perform(job: Job, say: Callable[[object], None]) -> None:
     if job.lost_at is not None:
         faults.insert(0, Faults(at=job.lost_at, mode=Mode.LOST_REPLY))
     ended = await attempt(
-        job.pair,
+        unpacked(*job.pair),
         BY_NAME[job.operation],
         faults,
         job.now_us,
@@ -179,10 +163,12 @@ def logged_store(number: int) -> tuple[str, Any]:
 
 async def _store_and_be_killed(job: Job, say: Callable[[object], None]) -> None:
     """Store value after value under two keys, saying how long the log is after each."""
-    files = Files(Path(job.folder))
-    catalog, blobs = files.open(files.clock_at(job.now_us))
+    pair = unpacked(*job.pair)
+    assert isinstance(pair.catalog, SQLiteFile)
+    clock = pair.catalog.clock_at(job.now_us)
+    catalog, blobs = pair.catalog.open(clock), pair.blobs.open(clock)
     ltm = LTMBackend(catalog, blobs, namespace=NAMESPACE, on_unavailable="raise")
-    log = f"{files.catalog_path}-wal"
+    log = f"{pair.catalog.path}-wal"
     acknowledged: list[int] = []
     for number in range(STORES):
         await ltm.store(*logged_store(number))
@@ -209,7 +195,9 @@ class _Countdown:
 
 def _trap_file_events(job: Job) -> None:
     """Count what the interpreter is about to do with a path of the blob folder."""
-    folder = str(Files(Path(job.folder)).blob_root)
+    blobs = unpacked(*job.pair).blobs
+    assert isinstance(blobs, Folder)
+    folder = blobs.root
     count = _Countdown(job.at)
 
     def hook(event: str, args: tuple[object, ...]) -> None:

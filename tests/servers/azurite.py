@@ -22,6 +22,7 @@ HOW_TO_GET = "make servers"
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """Azurite's own, known to everybody."""
+_NAME_AND_MD5 = re.compile(r"<Name>([^<]*)</Name>.*<Content-MD5>([^<]+)</Content-MD5>", re.DOTALL)
 VERSION = "2021-08-06"
 
 
@@ -59,6 +60,10 @@ class Azurite(Server):
         status, body = self._ask("PUT", path, {}, data, {"x-ms-blob-type": "BlockBlob"})
         assert status == 201, body
 
+    def remove(self, container: str, name: str) -> None:
+        status, body = self._ask("DELETE", f"/{container}/{urllib.parse.quote(name)}", {})
+        assert status == 202, body
+
     def read(self, container: str, name: str) -> bytes | None:
         """A blob's bytes; None when there is none."""
         status, body = self._ask("GET", f"/{container}/{urllib.parse.quote(name)}", {})
@@ -66,7 +71,11 @@ class Azurite(Server):
         return body if status == 200 else None
 
     def names(self, container: str) -> list[str]:
-        names: list[str] = []
+        return [name for name, _ in self.listed(container)]
+
+    def listed(self, container: str) -> list[tuple[str, str]]:
+        """The names of all blobs, and the MD5 of each content in base64."""
+        listed: list[tuple[str, str]] = []
         marker = ""
         while True:
             query = {"restype": "container", "comp": "list"} | (
@@ -75,10 +84,12 @@ class Azurite(Server):
             status, body = self._ask("GET", f"/{container}", query)
             assert status == 200, body
             text = body.decode()
-            names += re.findall(r"<Blob><Name>([^<]*)</Name>", text)
+            for blob in text.split("<Blob>")[1:]:
+                (found,) = _NAME_AND_MD5.findall(blob)
+                listed.append(found)
             found = re.search(r"<NextMarker>([^<]+)</NextMarker>", text)
             if found is None:
-                return names
+                return listed
             marker = found[1]
 
     def new_sas_token(self, container: str, permissions: str = "rwdl") -> str:

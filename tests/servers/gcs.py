@@ -76,6 +76,10 @@ class GcsServer:
         """Store an object around every client."""
         self._buckets.put(bucket, data, {"name": name}, {})
 
+    def remove(self, bucket: str, name: str) -> None:
+        """Delete an object around every client."""
+        self._buckets.delete(bucket, name, {})
+
     def stored(self, bucket: str, name: str) -> StoredObject | None:
         """An object, looked at around every client; None when there is none."""
         return self._buckets.look(bucket).get(name)
