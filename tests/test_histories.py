@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ltm_async import ConflictError, LTMBackend, MemoryBlobStore, MemoryCatalog
+from ltm_async import ConflictError, LTMBackend, MemoryBlobStore, MemoryCatalog, OutcomeUnknownError
 from ltm_async.testing import (
     Faults,
     Mode,
@@ -281,6 +281,19 @@ async def test_a_lost_reply_and_a_cancelled_call_are_unknown_and_a_refusal_is_fa
             await faults.run(client.store("k", 1))
         (made,) = client._recorder.history()
         assert (made.status, made.error) == (status, error)
+
+
+async def test_what_degraded_and_may_have_happened_is_not_kept_as_having_found_nothing() -> None:
+    class Lost(Faults):
+        async def step(self, name: str, call: Callable[[], Any]) -> Any:
+            raise OutcomeUnknownError("lost in a test", store="faults")
+
+    recorder = Recorder()
+    catalog = faulty_catalog(MemoryCatalog(), Lost())
+    client = recorder.client("one", LTMBackend(catalog, MemoryBlobStore()))
+    await client.delete("k")
+    await client.touch("k")
+    assert [(s.status, s.done) for s in recorder.history()] == [("unknown", True)] * 2
 
 
 async def test_a_history_is_read_from_what_killed_processes_left() -> None:

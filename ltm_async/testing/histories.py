@@ -176,7 +176,7 @@ class RecordedClient:
         with self._recorder.recording([step]):
             result = await self.ltm.delete(key, **options)
             _told(step, result)
-            step.done = result.deleted
+            step.done = result.deleted or step.status != OK
         return result
 
     async def touch(self, key: str, **options: Any) -> TouchResult:
@@ -184,7 +184,7 @@ class RecordedClient:
         with self._recorder.recording([step]):
             result = await self.ltm.touch(key, **options)
             _told(step, result)
-            step.done, step.version = result.touched, result.version
+            step.done, step.version = result.touched or step.status != OK, result.version
         return result
 
     async def update(self, key: str, value: Any, **options: Any) -> StoreResult:
