@@ -41,7 +41,7 @@ class Weather(Faults):
         super().__init__()
         self._seeded = seeded
         self._badness = badness
-        self._late = late
+        self._arriving = late
 
     async def step(self, name: str, call: Callable[[], Awaitable[T]]) -> T:
         await self._wait(4)
@@ -56,8 +56,8 @@ class Weather(Faults):
                 await call()
             case "late":
                 task = asyncio.create_task(self._arrive(call))
-                self._late.add(task)
-                task.add_done_callback(self._late.discard)
+                self._arriving.add(task)
+                task.add_done_callback(self._arriving.discard)
         raise OutcomeUnknownError(f"{name} got no reply in a test", store="weather")
 
     async def _arrive(self, call: Callable[[], Awaitable[Any]]) -> None:
