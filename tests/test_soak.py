@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
 import os
 import pathlib
@@ -32,8 +31,8 @@ SEED = int(os.environ.get("LTM_SEED", "1"))
 CALLERS = 12
 CALLS = 8
 """Of each caller in a round."""
-WARM_ROUNDS = 3
-"""Until pools are full and caches are warm."""
+CROWD = 60
+"""More at once than any pool has connections."""
 LEASE_US = 3_000_000
 KEYS = [f"key {number}" for number in range(200)]
 GROWTH_MIB = 16
@@ -101,13 +100,11 @@ async def soak(settings: Any, title: str) -> None:
     cache = Cache(ltm)
     rounds: list[Held] = []
     began = time.monotonic()
-    for number in itertools.count():
+    await asyncio.gather(*(ltm.store(f"crowd {number}", "x" * 5_000) for number in range(CROWD)))
+    while time.monotonic() < began + SECONDS or len(rounds) < 4:
+        rounds.append(held())
         await asyncio.gather(*(some_calls(ltm, cache, seeded) for _ in range(CALLERS)))
         await ltm.collect_garbage()
-        if number >= WARM_ROUNDS:
-            rounds.append(held())
-        if time.monotonic() > began + SECONDS and len(rounds) > 3:
-            break
 
     async with asyncio.timeout(30):  # until no lease holds any more
         while not await nothing_left(ltm):  # noqa: ASYNC110  # leases tell no one
@@ -137,7 +134,7 @@ def report(title: str, rounds: Sequence[Held], seconds: float) -> None:
     figures = {
         "seed": SEED,
         "seconds": round(seconds),
-        "calls": CALLERS * CALLS * (WARM_ROUNDS + len(rounds)),
+        "calls": CROWD + CALLERS * CALLS * len(rounds),
         **{
             field: [round(min(values)), round(max(values))]
             for field in Held._fields[1:]
