@@ -12,10 +12,16 @@ import pytest
 
 from ltm_async import MemoryCatalog, SQLiteCatalog
 from ltm_async.protocols import Catalog
-from ltm_async.testing import CatalogContract, ChangesContract, ManualClock, SearchContract
+from ltm_async.testing import (
+    CatalogContract,
+    ChangesContract,
+    ManualClock,
+    SearchContract,
+    VectorContract,
+)
 
 
-class TestSQLiteCatalog(CatalogContract, ChangesContract, SearchContract):
+class TestSQLiteCatalog(CatalogContract, ChangesContract, SearchContract, VectorContract):
     @pytest.fixture
     async def catalog(self, tmp_path: pathlib.Path) -> AsyncIterator[Catalog]:
         self.clock = ManualClock()
@@ -38,7 +44,7 @@ class TestSQLiteCatalog(CatalogContract, ChangesContract, SearchContract):
             return dict(db.execute(f"{select} WHERE namespace = ?", (namespace,)).fetchall())
 
 
-class TestSQLiteCatalogInMemory(CatalogContract, ChangesContract, SearchContract):
+class TestSQLiteCatalogInMemory(CatalogContract, ChangesContract, SearchContract, VectorContract):
     """One connection for reads and writes."""
 
     @pytest.fixture
@@ -64,7 +70,7 @@ class TestSQLiteCatalogInMemory(CatalogContract, ChangesContract, SearchContract
         )
 
 
-class TestMemoryCatalog(CatalogContract, ChangesContract, SearchContract):
+class TestMemoryCatalog(CatalogContract, ChangesContract, SearchContract, VectorContract):
     @pytest.fixture
     async def catalog(self) -> AsyncIterator[Catalog]:
         self.clock = ManualClock()

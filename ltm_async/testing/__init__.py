@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .blobs import BlobStoreContract
     from .catalogs import CatalogContract
     from .changes import ChangesContract
+    from .nearest import VectorContract
     from .searching import SearchContract
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ManualClock",
     "Mode",
     "SearchContract",
+    "VectorContract",
     "faulty_blob_store",
     "faulty_catalog",
 ]
@@ -38,6 +40,7 @@ def __getattr__(name: str) -> Any:
         "CatalogContract": ".catalogs",
         "SearchContract": ".searching",
         "ChangesContract": ".changes",
+        "VectorContract": ".nearest",
     }
     if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

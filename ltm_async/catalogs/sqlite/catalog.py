@@ -25,6 +25,7 @@ from ...protocols import (
     DueBlob,
     LedgerBlob,
     Matches,
+    Near,
     Outcome,
     Removed,
     Reservation,
@@ -36,7 +37,7 @@ from ...protocols import (
 )
 from ...text import Query
 from ...worker import PerProcess
-from . import feed, texts
+from . import feed, texts, vectors
 from . import statements as sql
 from .database import connect, connect_reader
 from .lane import Lane, is_undecodable, one_by_one, together
@@ -121,7 +122,7 @@ class SQLiteCatalog(Catalog):
                     metadata,
                     expiry,
                     expected,
-                    _,
+                    *_,
                 ) = write
                 created_at = now
                 held_hash = held_blob_id = None
@@ -171,6 +172,7 @@ class SQLiteCatalog(Catalog):
             if any(row[3] is not None for row in present.values()):
                 conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, json.dumps(kept)))
             texts.index(conn, namespace, [(write.key, write.words) for write in writes])
+            vectors.keep(conn, namespace, [(write.key, write.vector) for write in writes])
             return Written(version, unchanged, ends)
 
         return await self._write(commit)
@@ -254,6 +256,13 @@ class SQLiteCatalog(Catalog):
     ) -> Matches:
         return await self._read(
             lambda conn, now: texts.search(conn, now, namespace, query, wanted, limit)
+        )
+
+    async def nearest_entries(
+        self, namespace: str, vector: bytes, *, wanted: Filter | None, limit: int
+    ) -> list[Near]:
+        return await self._read(
+            lambda conn, now: vectors.nearest(conn, now, namespace, vector, wanted, limit)
         )
 
     async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
@@ -398,6 +407,7 @@ class SQLiteCatalog(Catalog):
         (version,) = conn.execute(sql.NEXT_VERSION).fetchone()
         conn.execute(sql.DELETE, (namespace, keys))
         texts.drop(conn, namespace, list(live))
+        vectors.drop(conn, namespace, list(live))
         # What the ledger says was theirs, not what a row said: that may be another's.
         dead = dict(conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, "[]")).fetchall())
         conn.executemany(

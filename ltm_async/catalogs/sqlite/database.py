@@ -88,7 +88,17 @@ CREATE TABLE ltm_snapshots (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2)
+_V3 = """
+CREATE TABLE ltm_vectors (
+    id        INTEGER PRIMARY KEY,   -- so that keys are found without reading past vectors
+    namespace TEXT NOT NULL,
+    key       TEXT NOT NULL,
+    vector    BLOB NOT NULL,         -- 32-bit floats, little-endian, of length 1
+    UNIQUE (namespace, key)
+) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
 """The script at index n leads from schema version n to n + 1 (``PRAGMA user_version``)."""
 
 
