@@ -10,14 +10,14 @@ import pytest
 
 from ltm_async import LTMBackend, PostgresCatalog
 from ltm_async.protocols import Catalog
-from ltm_async.testing import CatalogContract, ChangesContract, SearchContract
+from ltm_async.testing import CatalogContract, ChangesContract, SearchContract, VectorContract
 
 from .databases import Database
 from .servers.pgbouncer import PgBouncer
 from .servers.tcp_proxy import TcpProxy
 
 
-class TestPostgresCatalog(CatalogContract, ChangesContract, SearchContract):
+class TestPostgresCatalog(CatalogContract, ChangesContract, SearchContract, VectorContract):
     @pytest.fixture
     async def catalog(self, database: Database) -> AsyncIterator[Catalog]:
         self.database = database

@@ -19,7 +19,7 @@ from ltm_async import (
 )
 from ltm_async.catalogs.supabase.client import Client
 from ltm_async.protocols import Catalog
-from ltm_async.testing import CatalogContract, ChangesContract, SearchContract
+from ltm_async.testing import CatalogContract, ChangesContract, SearchContract, VectorContract
 from ltm_async.testing.catalogs import new_write_id, small
 from ltm_async.tls import default_context
 
@@ -28,7 +28,7 @@ from .servers.http_proxy import HttpProxy
 from .servers.postgrest import MAX_ROWS, token_of
 
 
-class TestSupabaseCatalog(CatalogContract, ChangesContract, SearchContract):
+class TestSupabaseCatalog(CatalogContract, ChangesContract, SearchContract, VectorContract):
     """As a user, under row-level security."""
 
     @pytest.fixture
