@@ -15,11 +15,11 @@ PAGE = 2_000
 """Vectors in memory at once, of 8 KiB at most."""
 
 
-def check_compared(count: int) -> None:
-    """Refuse to rank the rest of *count* vectors as if they were all."""
-    if count > MAX_COMPARED:
+def check_compared(count: int, most: int) -> None:
+    """Refuse to rank *most* of *count* vectors as if they were all."""
+    if count > most:
         raise ConfigError(
-            f"a search compares at most {MAX_COMPARED:,} vectors, and there are more in this "
+            f"a search compares at most {most:,} vectors here, and there are more in this "
             "namespace: a filter or smaller namespaces help, or PostgreSQL with pgvector"
         )
 
@@ -57,7 +57,7 @@ class Nearest:
             ConfigError: With them there are too many.
         """
         self._compared += len(keys)
-        check_compared(self._compared)
+        check_compared(self._compared, MAX_COMPARED)
         numpy = self._numpy
         with numpy.errstate(all="ignore"):  # rows may be forged
             products = numpy.frombuffer(b"".join(vectors), "<f4").reshape(len(keys), -1)

@@ -477,7 +477,7 @@ async def test_more_vectors_than_can_be_compared_are_an_error_and_a_filter_helps
         {"key": key, "value": text, "metadata": {"n": n}}
         for n, (key, text) in enumerate(texts_of(31).items())
     )
-    with pytest.raises(ConfigError, match="at most 30 vectors"):
+    with pytest.raises(ConfigError, match="at most 30 vectors here"):
         await rig.ltm.search("tea")
     assert (await rig.ltm.search("tea", metadata_filter={"n": {"$lt": 30}})).total == 30
     await rig.aclose()

@@ -553,12 +553,6 @@ BEGIN
     LEFT JOIN @schema@.ltm_texts AS t ON t.ctid = best.text;
 END $$;
 
--- The product of two vectors, where no extension has a faster one.
-CREATE OR REPLACE FUNCTION @schema@.ltm_product(in_one real[], in_other real[]) RETURNS float8
-LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
-    SELECT sum(x.a::float8 * x.b) FROM unnest(in_one, in_other) AS x (a, b)
-$$;
-
 -- The entries whose vectors are nearest to in_vector, all of its length being compared with it, and
 -- before them a row without a key, with how many were compared. Where it is installed, pgvector
 -- compares; where it is not, no more than in_most are: if there are more, that row is the only one.
@@ -575,7 +569,8 @@ DECLARE
         SELECT quote_ident(n.nspname)
         FROM pg_extension AS x JOIN pg_namespace AS n ON n.oid = x.extnamespace
         WHERE x.extname = 'vector' AND has_schema_privilege(n.oid, 'USAGE'));
-    product text := CASE WHEN extension IS NULL THEN '@schema@.ltm_product(v.vector, $2)'
+    product text := CASE WHEN extension IS NULL
+        THEN '(SELECT sum(x.a::float8 * x.b) FROM unnest(v.vector, $2) AS x (a, b))'
         ELSE format('-(v.vector::%1$s.vector OPERATOR(%1$s.<#>) $2::%1$s.vector)', extension) END;
 BEGIN
     RETURN QUERY EXECUTE format($query$

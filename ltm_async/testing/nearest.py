@@ -188,7 +188,7 @@ class VectorContract:
         await catalog.delete_entries_batch("", ["k0"], write_id=new_write_id())
         assert await self._keys_near(catalog, EAST) == ["k"]
         assert await self._keys_near(catalog, EAST, namespace="") == ["k1"]
-        assert await self._keys_near(catalog, EAST, namespace="nobody") == []
+        assert await self._keys_near(catalog, EAST, namespace="other") == []
 
     async def test_what_a_filter_wants_is_near_however_much_is_nearer(
         self, catalog: Catalog
