@@ -47,7 +47,7 @@ def to_unit(given: Any, dimensions: int | None) -> bytes:
     length = math.hypot(*numbers)
     if not 0 < length < math.inf:  # NaN is not
         raise _wrong("finite numbers, not all of them zero")
-    return to_bytes(number / length for number in numbers)
+    return to_bytes([number / length for number in numbers])
 
 
 def to_bytes(numbers: Any) -> bytes:

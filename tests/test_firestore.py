@@ -331,6 +331,20 @@ async def test_a_search_asks_twice_and_reads_those_that_have_one_of_the_words(
     await catalog.aclose()
 
 
+def test_the_index_for_vectors_is_the_one_that_the_query_needs() -> None:
+    """The emulator needs none, so that it is written down here."""
+    assert json.loads(indexes("a_"))["indexes"] == []
+    (made,) = json.loads(indexes("a_", dimensions=384))["indexes"]
+    assert made == {
+        "collectionGroup": "a_ltm_entries",
+        "queryScope": "COLLECTION",
+        "fields": [
+            {"fieldPath": "namespace", "order": "ASCENDING"},
+            {"fieldPath": "vector", "vectorConfig": {"dimension": 384, "flat": {}}},
+        ],
+    }
+
+
 async def test_a_search_by_vectors_asks_once_and_reads_those_that_it_ranks(
     firestore_server: Firestore, transport: str
 ) -> None:

@@ -102,7 +102,7 @@ async def test_the_nearest_come_first_and_every_catalog_agrees(rig: Rig, model: 
             cosine(vector_of(texts[best.key]), vector_of(query)), abs=1e-5
         )
         assert (page.total, page.cursor) == (200, "20")  # as many as are ranked
-    assert model.asked[1:] == [["root leaf"], ["Hot, hot tea?"], ["cold milk t77"]]
+    assert model.asked[-3:] == [["root leaf"], ["Hot, hot tea?"], ["cold milk t77"]]
 
 
 async def test_a_batch_is_one_call_of_the_function_and_one_of_the_catalog(
@@ -110,10 +110,13 @@ async def test_a_batch_is_one_call_of_the_function_and_one_of_the_catalog(
 ) -> None:
     texts = texts_of(500)
     assert (await rig.ltm.store_batch({"key": k, "value": t} for k, t in texts.items())).success
-    assert model.asked == [list(texts.values())]
-    assert rig.faults.steps == ["catalog.track_entries_batch"]
+    # Firestore's commits are smaller, the first of them as if vectors were as long as may be.
+    batches = 2 if rig.catalog.name == "firestore" else 1
+    assert len(model.asked) == batches
+    assert [*itertools.chain(*model.asked)] == list(texts.values())
+    assert rig.faults.steps == ["catalog.track_entries_batch"] * batches
     await rig.ltm.search("tea")
-    assert rig.faults.steps[1:] == ["catalog.nearest_entries"]
+    assert rig.faults.steps[batches:] == ["catalog.nearest_entries"]
 
 
 async def test_a_vector_goes_wherever_its_value_goes(rig: Rig) -> None:
