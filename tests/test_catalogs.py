@@ -39,6 +39,9 @@ class TestSQLiteCatalog(CatalogContract, ChangesContract, SearchContract, Vector
     async def raw_ledger(self, catalog: Catalog, namespace: str) -> dict[str, str]:
         return self._select("SELECT blob_id, state FROM ltm_blobs", namespace)
 
+    async def raw_vectors(self, catalog: Catalog, namespace: str) -> set[str]:
+        return {*self._select("SELECT key, 1 FROM ltm_vectors", namespace)}
+
     def _select(self, select: str, namespace: str) -> dict[str, Any]:
         with closing(sqlite3.connect(self.path)) as db:
             return dict(db.execute(f"{select} WHERE namespace = ?", (namespace,)).fetchall())
@@ -62,6 +65,9 @@ class TestSQLiteCatalogInMemory(CatalogContract, ChangesContract, SearchContract
 
     async def raw_ledger(self, catalog: Catalog, namespace: str) -> dict[str, str]:
         return await self._select(catalog, "SELECT blob_id, state FROM ltm_blobs", namespace)
+
+    async def raw_vectors(self, catalog: Catalog, namespace: str) -> set[str]:
+        return {*await self._select(catalog, "SELECT key, 1 FROM ltm_vectors", namespace)}
 
     async def _select(self, catalog: Catalog, select: str, namespace: str) -> dict[str, Any]:
         assert isinstance(catalog, SQLiteCatalog)
@@ -90,3 +96,7 @@ class TestMemoryCatalog(CatalogContract, ChangesContract, SearchContract, Vector
         assert isinstance(catalog, MemoryCatalog)
         blobs = catalog._spaces[namespace].blobs
         return {blob_id: blob.state for blob_id, blob in blobs.items()}
+
+    async def raw_vectors(self, catalog: Catalog, namespace: str) -> set[str]:
+        assert isinstance(catalog, MemoryCatalog)
+        return {*catalog._spaces[namespace].vectors}

@@ -55,6 +55,13 @@ class TestFirestoreCatalog(CatalogContract, ChangesContract, SearchContract, Vec
             if blob["namespace"] == namespace
         }
 
+    async def raw_vectors(self, catalog: Catalog, namespace: str) -> set[str]:
+        return {
+            entry["key"]
+            for entry in self._documents("ltm_entries")
+            if entry["namespace"] == namespace and entry.get("vector") is not None
+        }
+
     def _documents(self, collection: str) -> list[dict[str, Any]]:
         return self.server.documents(self.project, collection)
 

@@ -47,6 +47,10 @@ class TestPostgresCatalogWithPgvector(VectorContract):
     async def advance(self, catalog: Catalog, seconds: float) -> None:
         self.clock.advance(seconds)
 
+    async def raw_vectors(self, catalog: Catalog, namespace: str) -> set[str]:
+        query = "SELECT key FROM {}ltm_vectors WHERE namespace = $1"
+        return {key for (key,) in self.database.rows(query, namespace)}
+
     async def test_with_and_without_the_extension_the_nearest_are_the_same(
         self, catalog: Catalog, database: Database
     ) -> None:

@@ -48,6 +48,9 @@ class TestSupabaseCatalog(CatalogContract, ChangesContract, SearchContract, Vect
     async def raw_ledger(self, catalog: Catalog, namespace: str) -> dict[str, str]:
         return self._select("SELECT blob_id, state FROM {}ltm_blobs", namespace)
 
+    async def raw_vectors(self, catalog: Catalog, namespace: str) -> set[str]:
+        return {*self._select("SELECT key, 1 FROM {}ltm_vectors", namespace)}
+
     def _select(self, query: str, namespace: str) -> dict[str, Any]:
         return dict(self.project.rows(f"{query} WHERE namespace = $1", namespace))
 

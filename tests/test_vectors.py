@@ -35,6 +35,7 @@ from ltm_async.vectors import MAX_DIMENSIONS
 
 from .backends import EMBEDDED_PAIRS, PAIRS, Rig, make_rig
 from .corpus import INJECTIONS
+from .databases import wait_for
 
 DIMENSIONS = 24
 WORDS = ["tea", "coffee", "milk", "water", "green", "black", "white", "hot", "cold", "cup", "leaf"]
@@ -292,25 +293,25 @@ async def test_a_plain_function_runs_beside_the_loop_and_an_async_one_on_it() ->
 
 
 async def test_no_more_than_four_plain_calls_run_at_once() -> None:
-    running, most = 0, 0
+    running = 0
     lock, go_on = threading.Lock(), threading.Event()
 
     def embed(texts: list[str]) -> list[list[float]]:
-        nonlocal running, most
+        nonlocal running
         with lock:
             running += 1
-            most = max(most, running)
-            if running == 4:
-                go_on.set()
         assert go_on.wait(20)
-        with lock:
-            running -= 1
         return [[1.0]] * len(texts)
 
     async with LTMBackend("memory:", "memory:", embed=embed) as ltm:
-        done = await asyncio.gather(*(ltm.store(f"k{n}", "v") for n in range(40)))
-    assert all(one.stored for one in done)
-    assert most == 4
+        stores = [asyncio.create_task(ltm.store(f"k{n}", "v")) for n in range(40)]
+        await wait_for(lambda: running == 4)
+        for _ in range(100):  # whoever could be the fifth has begun
+            await asyncio.sleep(0)
+        begun = running
+        go_on.set()
+        assert all(done.stored for done in await asyncio.gather(*stores))
+    assert (begun, running) == (4, 40)
 
 
 def test_the_blocking_backend_has_vectors_too(model: Model) -> None:
@@ -506,7 +507,16 @@ def opened(folder: pathlib.Path) -> Iterator[sqlite3.Connection]:
 
 
 @pytest.mark.parametrize(
-    "forged", [b"", b"1", b"\xff" * 4 * DIMENSIONS, b"\x00" * 4 * DIMENSIONS, b"\x00" * 400]
+    "forged",
+    [
+        b"",
+        b"1",
+        b"\xff" * 4 * DIMENSIONS,
+        b"\x00" * 4 * DIMENSIONS,
+        b"\x00" * 400,
+        b"\x00\x00\x80\x7f".ljust(4 * DIMENSIONS, b"\x00"),  # infinity
+        b"\x00\x00\x80\xff".ljust(4 * DIMENSIONS, b"\x00"),
+    ],
 )
 async def test_a_forged_vector_hides_no_other(
     forged: bytes, tmp_path: pathlib.Path, model: Model

@@ -32,7 +32,11 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 class VectorContract:
-    """Subclass it and give it ``catalog`` and ``advance``, as for ``CatalogContract``."""
+    """Subclass it and give it ``catalog``, ``advance`` and ``raw_vectors``.
+
+    The first two are those of ``CatalogContract``; ``raw_vectors`` looks at the store without the
+    adapter.
+    """
 
     @pytest.fixture
     def catalog(self) -> Catalog:
@@ -40,6 +44,10 @@ class VectorContract:
 
     async def advance(self, catalog: Catalog, seconds: float) -> None:
         """Let the catalog's clock go on, or its rows grow older by as much."""
+        raise NotImplementedError
+
+    async def raw_vectors(self, catalog: Catalog, namespace: str) -> set[str]:
+        """The keys that the store has a vector for."""
         raise NotImplementedError
 
     @staticmethod
@@ -130,8 +138,10 @@ class VectorContract:
         self, catalog: Catalog
     ) -> None:
         await self._keep(catalog, self._point("a", EAST), self._point("b", EAST))
+        assert await self.raw_vectors(catalog, SPACE) == {"a", "b"}
         await catalog.delete_entries_batch(SPACE, ["a"], write_id=new_write_id())
         assert await self._keys_near(catalog, EAST) == ["b"]
+        assert await self.raw_vectors(catalog, SPACE) == {"b"}
         await self._keep(catalog, small("a"))
         assert await self._keys_near(catalog, EAST) == ["b"]
 
@@ -141,7 +151,9 @@ class VectorContract:
         assert await self._keys_near(catalog, EAST) == ["a", "b"]
         await self.advance(catalog, 11)
         assert await self._keys_near(catalog, EAST) == ["b"]
+        assert await self.raw_vectors(catalog, SPACE) == {"a", "b"}
         await catalog.expire_entries(SPACE, 10, write_id=new_write_id())
+        assert await self.raw_vectors(catalog, SPACE) == {"b"}
         await self._keep(catalog, small("a"))
         assert await self._keys_near(catalog, EAST) == ["b"]
 
@@ -181,13 +193,15 @@ class VectorContract:
         await self._keep(catalog, self._point("k", EAST))
         for place, namespace in enumerate(others):
             writes = [self._point(f"k{n}", EAST) for n in range(place + 2)]
-            await self._keep(catalog, *writes, namespace=namespace)
+            await self._keep(catalog, *writes, self._point("k", WEST), namespace=namespace)
         for place, namespace in enumerate(others):
             found = await self._keys_near(catalog, EAST, namespace=namespace)
-            assert set(found) == {f"k{n}" for n in range(place + 2)}
+            assert set(found) == {"k", *(f"k{n}" for n in range(place + 2))}
+        (ours,) = await self._near(catalog, EAST)
+        assert ours.cosine == pytest.approx(1, abs=1e-6)
         await catalog.delete_entries_batch("", ["k0"], write_id=new_write_id())
         assert await self._keys_near(catalog, EAST) == ["k"]
-        assert await self._keys_near(catalog, EAST, namespace="") == ["k1"]
+        assert await self._keys_near(catalog, EAST, namespace="") == ["k1", "k"]
         assert await self._keys_near(catalog, EAST, namespace="other") == []
 
     async def test_what_a_filter_wants_is_near_however_much_is_nearer(
