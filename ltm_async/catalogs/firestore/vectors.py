@@ -18,7 +18,7 @@ MAX_NEAR = 1000
 """What one query gives at most (https://firebase.google.com/docs/firestore/vector-search)."""
 NO_VECTOR: dict[str, Any] = {"vector": layout.GONE}
 _DISTANCE = "distance"
-_FIELDS = (*layout.HEAD_FIELDS, "namespace", _DISTANCE)
+_FIELDS = (*layout.HEAD_FIELDS, _DISTANCE)
 
 
 async def nearest(
@@ -48,8 +48,7 @@ async def nearest(
                 1.0 - float(document.data[_DISTANCE]),
             )
             for document in found.documents.values()
-            if document.data.get("namespace") == namespace
-            and layout.is_live(document, now_us)
+            if layout.is_live(document, now_us)
             and may_match(wanted, str(document.data.get("metadata")))
         ]
         # Expired ones may have taken the places of others.
