@@ -41,11 +41,12 @@ class Embedder:
             UnavailableError: The function failed.
             StoreError: What it gave cannot be used.
         """
+        count = len(texts)  # which the function may change
         answer = await self._ask(texts)
         made: list[bytes] = []
         since_pause = 0
-        for place in range(len(texts)):
-            made.append(_checked(answer, place, len(texts), made))
+        for place in range(count):
+            made.append(_checked(answer, place, count, made))
             since_pause += len(made[0])
             if since_pause >= PAUSE_EVERY_BYTES:
                 since_pause = 0
@@ -58,11 +59,17 @@ class Embedder:
             if self._runs_on_loop:
                 return await self._embed(texts)
             async with self._turns.get():
-                answer = await aside(lambda: self._embed(texts), "ltm-embed")
+                answer = await aside(lambda: self._plain(texts), "ltm-embed")
             return await answer if inspect.isawaitable(answer) else answer
         except Exception as exc:  # whatever a caller's function fails with
             # Its text may hold what must not be logged, such as a key or the texts themselves.
             raise UnavailableError(f"embed failed with {type(exc).__name__}", store=EMBED) from exc
+
+    def _plain(self, texts: list[str]) -> Any:
+        try:
+            return self._embed(texts)
+        except StopIteration as exc:  # which no future takes
+            raise RuntimeError("StopIteration") from exc
 
 
 def _checked(answer: Any, place: int, count: int, made: Sequence[bytes]) -> bytes:

@@ -25,6 +25,7 @@ from ltm_async import (
     InvalidEntryError,
     LTMBackend,
     MissingDriverError,
+    StoreError,
     SyncLTMBackend,
     UnavailableError,
     nearest,
@@ -402,6 +403,24 @@ async def test_a_function_that_fails_degrades_a_call_like_a_store_that_is_down(
         assert (found.success, found.results) == (False, [])
         assert (await ltm.stats()).entries == 0
     assert "sk-secret" not in caplog.text
+
+
+async def test_a_function_that_runs_out_or_takes_its_texts_away_is_an_error_too(
+    tmp_path: pathlib.Path,
+) -> None:
+    def runs_out(_: list[str]) -> Any:
+        return next(iter(()))
+
+    def takes_away(texts: list[str]) -> Any:
+        texts.clear()
+        return []
+
+    for embed in (runs_out, takes_away):
+        rig = make_rig("memory+memory", tmp_path, embed=embed)
+        with pytest.raises(StoreError, match="embed"):
+            await rig.ltm.store("k", "v", timeout=20)
+        assert rig.faults.steps == []
+        await rig.aclose()
 
 
 async def test_the_second_batch_fails_alone(tmp_path: pathlib.Path) -> None:
