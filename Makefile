@@ -19,7 +19,7 @@ made := $(VENV)/.made-$(VERSION)
 installed := $(VENV)/.installed-$(VERSION)
 installed_dev := $(VENV)/.installed-dev-$(VERSION)
 duckdb := .venv-duckdb/.installed-1.5.5
-ministack := .venv-servers/.installed-1.5.33
+ministack := .venv-servers/.installed-1.5.33-0.1.4
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test duckdb model chaos soak crash-exhaustive servers check wheel format bench clean venv-package
@@ -112,6 +112,9 @@ $(duckdb): $(made) pyproject.toml
 $(ministack): $(made)
 	$(RUN) -m venv --clear .venv-servers
 	.venv-servers/bin/python -m pip install --quiet --disable-pip-version-check ministack==1.5.33
+	@# A PostgreSQL with pgvector, in a wheel; there is none for each Python.
+	.venv-servers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	    pgserver==0.1.4 || echo "Tests that need pgvector will skip."
 	@touch $@
 
 $(made):

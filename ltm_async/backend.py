@@ -61,6 +61,7 @@ from .running import Runner
 from .stores import Stores
 from .text import parse_query
 from .transfer import both
+from .vectors import Embed
 
 MAX_CLEANUP = 100_000
 CLOSE_TIMEOUT_S = 10.0
@@ -93,6 +94,11 @@ class LTMBackend:
         fallback_size: Entries stored or retrieved one at a time that this process remembers, up to
             16 MiB, to serve while the catalog is down; 0 to 1000000, and only in ``"degrade"``.
         index_text: Keep a full-text index of what this backend stores, for :meth:`search`.
+        embed: Keep a vector of what this backend stores, for :meth:`search`. A function, async or
+            plain, that takes a list of texts and gives one vector for each: a sequence, or an
+            array of NumPy, of 1 to 2048 finite numbers, all of one length. It is called once for
+            each batch that is stored, before anything is written, and for each query. A plain one
+            runs in a thread, at most four at once.
         timeout: Seconds for each call, or None; each method takes one for itself.
         retry: How often a store that is unavailable is asked again within that time.
 
@@ -113,6 +119,7 @@ class LTMBackend:
         on_unavailable: Literal["degrade", "raise"] = "degrade",
         fallback_size: int = 1000,
         index_text: bool = False,
+        embed: Embed | None = None,
         timeout: float | None = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  # frozen
     ) -> None:
@@ -129,6 +136,7 @@ class LTMBackend:
             on_unavailable=on_unavailable,
             fallback_size=fallback_size,
             index_text=index_text,
+            embed=embed,
             timeout=timeout,
             retry=retry,
         )
@@ -534,28 +542,37 @@ class LTMBackend:
         cursor: str | None = None,
         timeout: float | None = None,
     ) -> SearchResult:
-        """The entries whose text matches *query*, best first, without values.
+        """The entries that fit *query* by their words, their meaning or both, best first.
 
-        The text of an entry is its key and the strings in its value, large values too, as far as
-        a backend with ``index_text`` stored it. It is as current as the entry is.
-        :mod:`ltm_async.text` says what words and queries are, and how matches are ranked: the
-        200 that the catalog's own index puts first are ranked anew by BM25, and can be paged
-        through. Of more than 10,000 matches a catalog may leave some unseen.
+        They come without values. The text of an entry is its key and the strings in its value,
+        large values too, as far as a backend with ``index_text`` stored it; its vector is what
+        ``embed`` made of these strings, as far as a backend with ``embed`` stored it. Both are as
+        current as the entry is.
+
+        With ``index_text``, :mod:`ltm_async.text` says what words and queries are, and how matches
+        are ranked: the 200 that the catalog's own index puts first are ranked anew by BM25, and
+        can be paged through. Of more than 10,000 matches a catalog may leave some unseen. With
+        ``embed``, the 200 nearest to the query's vector are ranked by their cosine; entries with a
+        vector of another length, as of another model, are left out. With both, an entry's score is
+        the sum of 1/(60 + rank) over the rankings that have it.
 
         Args:
-            query: 1 to 1024 bytes: words, ``"phrases"``, and prefixes, as in ``gre*``.
+            query: 1 to 1024 bytes: words, ``"phrases"``, and prefixes, as in ``gre*``; without
+                ``index_text`` any text.
             metadata_filter: Which of them, as :mod:`ltm_async.filters` describes.
             limit: 1 to 200.
             cursor: The ``cursor`` of the page before.
 
         Raises:
-            ConfigError: This backend does not index texts, or its catalog cannot.
+            ConfigError: This backend keeps neither texts nor vectors, or its catalog cannot.
+            MissingDriverError: Vectors are compared here, and NumPy is not installed.
             InvalidEntryError: An argument breaks a limit; nothing was sent.
-            StoreError: The catalog failed, and ``on_unavailable`` is ``"raise"``.
+            StoreError: The catalog or ``embed`` failed, and ``on_unavailable`` is ``"raise"``.
         """
-        if not self._runner.options.index_text:
-            raise ConfigError("to search, a backend needs the option index_text=True")
-        sought = parse_query(query)
+        options = self._runner.options
+        if not options.index_text and options.embed is None:
+            raise ConfigError("to search, a backend needs the option index_text=True, or embed")
+        sought = searching.Sought.of(query, by_words=options.index_text)
         wanted = None if metadata_filter is None else parse_filter(metadata_filter)
         check_limit(limit, searching.MAX_RANKED)
         skip = searching.parse_cursor(cursor)

@@ -26,6 +26,8 @@ T = TypeVar("T")
 TEXT_GROWTH = 16
 MAX_TEXT = 400_000
 """What an index of short words takes of their bytes, and what one of long words takes."""
+VECTOR_GROWTH = 6
+"""What a vector takes as decimal digits, of its bytes."""
 ROW_OVERHEAD = 2_000
 
 
@@ -156,10 +158,11 @@ def cut(
 
 
 def _row_bytes(draft: Draft, stores: Stores) -> int:
-    """What a row takes at most, its fields' names, its hashes and its text included."""
+    """What a row takes at most, its fields' names, its hashes, its text and its vector included."""
     value = draft.byte_size if draft.byte_size < stores.inline_threshold else 0
     text = min(TEXT_GROWTH * draft.byte_size, MAX_TEXT) if stores.index_text else 0
-    return value + text + len(draft.metadata) + 4 * len(draft.key) + ROW_OVERHEAD
+    vector = 0 if stores.embedder is None else VECTOR_GROWTH * stores.embedder.vector_bytes
+    return value + text + vector + len(draft.metadata) + 4 * len(draft.key) + ROW_OVERHEAD
 
 
 async def _in_batches(

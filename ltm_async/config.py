@@ -11,6 +11,7 @@ from typing import Any, Literal
 from .entry import shown
 from .errors import ConfigError
 from .retry import RetryPolicy
+from .vectors import Embed
 
 _ENV = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -27,6 +28,7 @@ class Options:
     fallback_size: int = 1000
     on_unavailable: Literal["degrade", "raise"] = "degrade"
     index_text: bool = False
+    embed: Embed | None = None
     timeout: float | None = 30.0
     retry: RetryPolicy = RetryPolicy()  # noqa: RUF009  # frozen
 
@@ -38,6 +40,8 @@ class Options:
         _check_range("fallback_size", self.fallback_size, 0, 1_000_000)
         if not isinstance(self.index_text, bool):
             raise ConfigError(f"index_text must be bool, not {type(self.index_text).__name__}")
+        if self.embed is not None and not callable(self.embed):
+            raise ConfigError(f"embed must be a function, not {type(self.embed).__name__}")
         check_timeout(self.timeout)
         if self.on_unavailable not in ("degrade", "raise"):
             raise ConfigError(

@@ -59,6 +59,8 @@ class Write(NamedTuple):
     """The live version it replaces; 0 for none; None for whatever there is."""
     words: str | None = None
     """The text to find it by, as words with spaces between them; None to leave it out."""
+    vector: bytes | None = None
+    """The vector to find it by, see :mod:`ltm_async.vectors`; None to leave it out."""
 
 
 class Written(NamedTuple):
@@ -162,6 +164,15 @@ class Matches(NamedTuple):
     """In how many of them each term of the query is, counted up to ``MAX_COUNTED``."""
 
 
+class Near(NamedTuple):
+    """An entry with a vector near the one sought."""
+
+    row: Row
+    """Without its ``inlined_value``."""
+    cosine: float
+    """Of the angle between both: 1 for the same direction, -1 for the opposite."""
+
+
 MAX_MATCHES = 10_000
 MAX_COUNTED = 100_000
 
@@ -241,8 +252,8 @@ class Catalog(Protocol):
         """Commit *writes*, whose keys differ: all of them or none.
 
         In this order: every ``blob_id`` turns from pending to live, or the whole batch is
-        refused; the rows and their texts are written, remembering *write_id*; every other live
-        blob of these keys dies. An expired row counts as none.
+        refused; the rows, their texts and their vectors are written, remembering *write_id*;
+        every other live blob of these keys dies. An expired row counts as none.
 
         Raises:
             FencedError: A blob was no longer pending, or a row to renew has changed.
@@ -326,6 +337,25 @@ class Catalog(Protocol):
             ConfigError: This catalog keeps no texts.
         """
         raise ConfigError(f"the {self.name} catalog cannot search")
+
+    async def nearest_entries(
+        self,
+        namespace: str,  # noqa: ARG002  # for those that can
+        vector: bytes,  # noqa: ARG002
+        *,
+        wanted: Filter | None,  # noqa: ARG002
+        limit: int,  # noqa: ARG002
+    ) -> list[Near]:
+        """The *limit* live entries whose vectors are nearest to *vector*, nearest first.
+
+        As of one moment. Those without a vector, or with one of another length, are left out, and
+        entries that do not match *wanted* may be, as far as the store can tell.
+
+        Raises:
+            ConfigError: This catalog keeps no vectors, or cannot compare as many as there are.
+            MissingDriverError: What compares them is not installed.
+        """
+        raise ConfigError(f"the {self.name} catalog keeps no vectors")
 
     async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
         """Remove up to *limit* expired rows, the longest expired first, by an index."""

@@ -334,7 +334,7 @@ class SearchHit(EntryInfo):
     """An entry that was found, without its value."""
 
     score: float
-    """Above 0; to be compared within one search only."""
+    """To be compared within one search only; above 0, but for a cosine, which is -1 to 1."""
 
     @classmethod
     def found(cls, row: Row, metadata: Mapping[str, Any], score: float) -> SearchHit:
@@ -351,7 +351,8 @@ class SearchResult(Result):
     results: list[SearchHit] = dataclasses.field(default_factory=list)
     """Best first; equally good ones in the order of their keys."""
     total: int = 0
-    """How many entries match, counted up to 10,000."""
+    """How many entries match, counted up to 10,000; with vectors, which have all entries match
+    more or less, how many were ranked, at most 400."""
     cursor: str | None = None
     """For the next page; None when this was the last."""
     errors: dict[str, Failure] = dataclasses.field(default_factory=dict)

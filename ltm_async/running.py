@@ -12,6 +12,7 @@ from . import telemetry
 from .calling import Caller
 from .config import Options, check_timeout
 from .deadline import Deadline
+from .embedding import Embedder
 from .errors import ClosedError, StoreError
 from .fallback import Fallback
 from .protocols import BlobStore, Catalog
@@ -65,6 +66,7 @@ class Runner:
                     inline_threshold=options.inline_threshold,
                     batch_size=options.batch_size,
                     index_text=options.index_text,
+                    embedder=None if options.embed is None else Embedder(options.embed),
                     max_concurrency=options.max_concurrency,
                     gates=PerLoop(
                         lambda: Gate(

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from .entry import NEVER, prefix_end
 from .errors import CorruptError
-from .protocols import Outcome, Page, Resolved, Row, Write, Written
+from .filters import Filter
+from .jsonpath import to_jsonpath
+from .nearest import check_compared
+from .protocols import Near, Outcome, Page, Resolved, Row, Write, Written
 from .tsearch import to_tsvector
+from .vectors import FLOAT_BYTES, to_floats
 
 T = TypeVar("T")
 
 AFTER_ALL_KEYS = "\U0010ffff" * 257
 """Above every key: longer than one may be, of the last character."""
+
+MAX_COMPARED = 10_000
+"""Vectors that a search compares where pgvector is not installed: SQL takes 0.2 ms for each."""
 
 _by_key = operator.attrgetter("key")
 
@@ -33,6 +41,18 @@ class Commit(NamedTuple):
     in_versions: Sequence[int | None] | None
     in_texts: Sequence[str | None] | None
     in_lengths: Sequence[int | None] | None
+    in_vectors: Sequence[float] | None
+    in_dimensions: Sequence[int | None] | None
+
+
+class Nearest(NamedTuple):
+    """The arguments of ``ltm_nearest`` behind the namespace."""
+
+    in_vector: Sequence[float]
+    in_path: str | None
+    in_variables: str | None
+    in_best: int
+    in_most: int
 
 
 def in_lock_order(writes: Sequence[Write]) -> list[Write]:
@@ -41,10 +61,11 @@ def in_lock_order(writes: Sequence[Write]) -> list[Write]:
 
 
 def to_commit(namespace: str, ordered: Sequence[Write]) -> Commit:
-    keys, hashes, sizes, values, blob_ids, metadata, expiries, versions, texts = zip(
+    keys, hashes, sizes, values, blob_ids, metadata, expiries, versions, texts, vectors = zip(
         *ordered, strict=True
     )
     indexed = _unless_empty(texts)
+    pointed = _unless_empty(vectors)
     return Commit(
         keys,
         hashes,
@@ -57,7 +78,32 @@ def to_commit(namespace: str, ordered: Sequence[Write]) -> Commit:
         _unless_empty(versions),
         indexed and [words and to_tsvector(namespace, words) for words in indexed],
         indexed and [words and words.count(" ") + 1 for words in indexed],
+        pointed and to_floats(b"".join(filter(None, pointed))).tolist(),
+        pointed and [vector and len(vector) // FLOAT_BYTES for vector in pointed],
     )
+
+
+def to_nearest(vector: bytes, wanted: Filter | None, limit: int) -> Nearest:
+    chosen = None if wanted is None else to_jsonpath(wanted)
+    return Nearest(
+        to_floats(vector).tolist(),
+        None if chosen is None else chosen.path,
+        None if chosen is None else json.dumps(chosen.variables),
+        limit,
+        MAX_COMPARED,
+    )
+
+
+def to_near(rows: Sequence[Any]) -> list[Near]:
+    """What ``ltm_nearest`` gave.
+
+    Raises:
+        ConfigError: There are more vectors than it compares.
+    """
+    *_, compared = rows[0]
+    if len(rows) == 1:
+        check_compared(compared, MAX_COMPARED)
+    return [Near(Row._make(row[:10]), row[10]) for row in rows[1:]]
 
 
 def to_written(

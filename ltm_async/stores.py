@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from .calling import Caller
+from .embedding import Embedder
 from .protocols import BlobStore, Catalog
 from .telemetry import Telemetry
 from .transfer import Gate, PerLoop
@@ -51,6 +52,7 @@ class Stores:
     inline_threshold: int
     batch_size: int
     index_text: bool
+    embedder: Embedder | None
     max_concurrency: int
     gates: PerLoop[Gate]
     telemetry: Telemetry | None

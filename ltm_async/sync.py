@@ -14,6 +14,7 @@ from .portal import run_blocking
 from .protocols import BlobStore, Catalog
 from .results import ChangeInfo, Result
 from .retry import RetryPolicy
+from .vectors import Embed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,6 +96,7 @@ class SyncLTMBackend:
         on_unavailable: Literal["degrade", "raise"] = "degrade",
         fallback_size: int = 1000,
         index_text: bool = False,
+        embed: Embed | None = None,
         timeout: float | None = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  # frozen
         allow_blocking: bool = False,
@@ -110,6 +112,7 @@ class SyncLTMBackend:
             on_unavailable=on_unavailable,
             fallback_size=fallback_size,
             index_text=index_text,
+            embed=embed,
             timeout=timeout,
             retry=retry,
         )

@@ -36,6 +36,8 @@ MAX_WORD = 64
 MAX_PLACES = 255
 """How often one word counts in one text: as often as PostgreSQL can tell."""
 MAX_QUERY_BYTES = 1024
+MAX_PROSE = 16_000
+"""Characters that an embedding function is given of one entry; models read fewer."""
 MAX_TERMS = 32
 
 K1 = 1.2
@@ -121,6 +123,23 @@ def text_of(key: str, value: object) -> str:
         if len(found) >= MAX_WORDS:
             break
     return " ".join(found[:MAX_WORDS])
+
+
+def prose_of(key: str, value: object) -> str:
+    """What an embedding function is given of an entry: the strings in its value, one a line.
+
+    As they are, for models know case and marks, and without the key, which is mostly an id and no
+    part of the meaning; the key alone where there are none.
+    """
+    found: list[str] = []
+    left = MAX_PROSE
+    for part in strings_in(value):
+        if text := part.strip():
+            found.append(text[:left])
+            left -= len(found[-1]) + 1
+            if left <= 0:
+                break
+    return "\n".join(found) or key
 
 
 def strings_in(value: object) -> Iterator[str]:

@@ -16,12 +16,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from .drafting import Draft
+from .embedding import Embedder
 from .entry import Expiry, blob_path, new_blob_id, to_datetime
 from .errors import FencedError, OutcomeUnknownError, StoreError, UnavailableError
 from .protocols import Outcome, Removed, Reservation, Row, Write, Written
 from .results import StoreResult
 from .stores import LEASE_US, Stores
-from .text import text_of
+from .text import prose_of, text_of
 from .transfer import fan_out
 
 logger = logging.getLogger(__name__)
@@ -47,28 +48,36 @@ class Stored:
 async def write_batch(stores: Stores, drafts: Sequence[Draft]) -> Stored:
     """Write at most ``batch_size`` drafts: all of them or none.
 
+    Their vectors are asked for first, once, whatever the catalog does afterwards.
+
     Raises:
         ConflictError: A compare-and-swap did not match; nothing was written.
         OutcomeUnknownError: The commit's reply was lost for good.
         StoreError: Nothing was written.
     """
     write_id = os.urandom(16).hex()
+    vectors = {} if stores.embedder is None else await _vectors(stores.embedder, drafts)
     for tried in range(1, ROUNDS + 1):
         try:
-            return await _attempt(stores, drafts, write_id)
+            return await _attempt(stores, drafts, vectors, write_id)
         except FencedError:
             if tried == ROUNDS:
                 raise
     raise AssertionError("unreachable")
 
 
-async def _attempt(stores: Stores, drafts: Sequence[Draft], write_id: str) -> Stored:
+async def _attempt(
+    stores: Stores, drafts: Sequence[Draft], vectors: Mapping[str, bytes], write_id: str
+) -> Stored:
     large = [draft for draft in drafts if draft.byte_size >= stores.inline_threshold]
     blob_ids: dict[str, str] = {}
     try:
         renewed = await _bring_up(stores, large, blob_ids) if large else {}
         texts = await _texts(drafts) if stores.index_text else {}
-        writes = [_to_write(stores, draft, blob_ids, texts.get(draft.key)) for draft in drafts]
+        writes = [
+            _to_write(stores, draft, blob_ids, texts.get(draft.key), vectors.get(draft.key))
+            for draft in drafts
+        ]
         written = await _commit(stores, writes, write_id)
     except OutcomeUnknownError:
         raise  # the row may name them, now or later
@@ -143,8 +152,23 @@ async def _texts(drafts: Sequence[Draft]) -> dict[str, str]:
     return texts
 
 
+async def _vectors(embedder: Embedder, drafts: Sequence[Draft]) -> dict[str, bytes]:
+    """A vector for each draft, of one call; none are made of what was stored before."""
+    texts: list[str] = []
+    for number, draft in enumerate(drafts, 1):
+        texts.append(prose_of(draft.key, draft.value))
+        if number % PAUSE_EVERY_TEXTS == 0:
+            await asyncio.sleep(0)
+    made = await embedder.vectors(texts)
+    return dict(zip((draft.key for draft in drafts), made, strict=True))
+
+
 def _to_write(
-    stores: Stores, draft: Draft, blob_ids: Mapping[str, str], words: str | None
+    stores: Stores,
+    draft: Draft,
+    blob_ids: Mapping[str, str],
+    words: str | None,
+    vector: bytes | None,
 ) -> Write:
     return Write(
         draft.key,
@@ -156,6 +180,7 @@ def _to_write(
         draft.expiry,
         draft.if_version,
         words,
+        vector,
     )
 
 

@@ -21,6 +21,7 @@ from .servers.postgres import Postgres
 TABLES = (
     "ltm_entries",
     "ltm_texts",
+    "ltm_vectors",
     "ltm_blobs",
     "ltm_deletions",
     "ltm_pruned",

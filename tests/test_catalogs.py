@@ -12,10 +12,16 @@ import pytest
 
 from ltm_async import MemoryCatalog, SQLiteCatalog
 from ltm_async.protocols import Catalog
-from ltm_async.testing import CatalogContract, ChangesContract, ManualClock, SearchContract
+from ltm_async.testing import (
+    CatalogContract,
+    ChangesContract,
+    ManualClock,
+    SearchContract,
+    VectorContract,
+)
 
 
-class TestSQLiteCatalog(CatalogContract, ChangesContract, SearchContract):
+class TestSQLiteCatalog(CatalogContract, ChangesContract, SearchContract, VectorContract):
     @pytest.fixture
     async def catalog(self, tmp_path: pathlib.Path) -> AsyncIterator[Catalog]:
         self.clock = ManualClock()
@@ -33,12 +39,15 @@ class TestSQLiteCatalog(CatalogContract, ChangesContract, SearchContract):
     async def raw_ledger(self, catalog: Catalog, namespace: str) -> dict[str, str]:
         return self._select("SELECT blob_id, state FROM ltm_blobs", namespace)
 
+    async def raw_vectors(self, catalog: Catalog, namespace: str) -> set[str]:
+        return {*self._select("SELECT key, 1 FROM ltm_vectors", namespace)}
+
     def _select(self, select: str, namespace: str) -> dict[str, Any]:
         with closing(sqlite3.connect(self.path)) as db:
             return dict(db.execute(f"{select} WHERE namespace = ?", (namespace,)).fetchall())
 
 
-class TestSQLiteCatalogInMemory(CatalogContract, ChangesContract, SearchContract):
+class TestSQLiteCatalogInMemory(CatalogContract, ChangesContract, SearchContract, VectorContract):
     """One connection for reads and writes."""
 
     @pytest.fixture
@@ -57,6 +66,9 @@ class TestSQLiteCatalogInMemory(CatalogContract, ChangesContract, SearchContract
     async def raw_ledger(self, catalog: Catalog, namespace: str) -> dict[str, str]:
         return await self._select(catalog, "SELECT blob_id, state FROM ltm_blobs", namespace)
 
+    async def raw_vectors(self, catalog: Catalog, namespace: str) -> set[str]:
+        return {*await self._select(catalog, "SELECT key, 1 FROM ltm_vectors", namespace)}
+
     async def _select(self, catalog: Catalog, select: str, namespace: str) -> dict[str, Any]:
         assert isinstance(catalog, SQLiteCatalog)
         return await catalog._read(
@@ -64,7 +76,7 @@ class TestSQLiteCatalogInMemory(CatalogContract, ChangesContract, SearchContract
         )
 
 
-class TestMemoryCatalog(CatalogContract, ChangesContract, SearchContract):
+class TestMemoryCatalog(CatalogContract, ChangesContract, SearchContract, VectorContract):
     @pytest.fixture
     async def catalog(self) -> AsyncIterator[Catalog]:
         self.clock = ManualClock()
@@ -84,3 +96,7 @@ class TestMemoryCatalog(CatalogContract, ChangesContract, SearchContract):
         assert isinstance(catalog, MemoryCatalog)
         blobs = catalog._spaces[namespace].blobs
         return {blob_id: blob.state for blob_id, blob in blobs.items()}
+
+    async def raw_vectors(self, catalog: Catalog, namespace: str) -> set[str]:
+        assert isinstance(catalog, MemoryCatalog)
+        return {*catalog._spaces[namespace].vectors}

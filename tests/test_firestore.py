@@ -19,12 +19,18 @@ from ltm_async.catalogs.firestore import feed, ledger, texts
 from ltm_async.catalogs.firestore.indexes import LOOKED_UP, indexes
 from ltm_async.catalogs.firestore.layout import changed_field, entry_name
 from ltm_async.protocols import Catalog
-from ltm_async.testing import CatalogContract, ChangesContract, ManualClock, SearchContract
+from ltm_async.testing import (
+    CatalogContract,
+    ChangesContract,
+    ManualClock,
+    SearchContract,
+    VectorContract,
+)
 
 from .servers.firestore import Firestore, new_project
 
 
-class TestFirestoreCatalog(CatalogContract, ChangesContract, SearchContract):
+class TestFirestoreCatalog(CatalogContract, ChangesContract, SearchContract, VectorContract):
     @pytest.fixture
     async def catalog(self, firestore_server: Firestore, transport: str) -> AsyncIterator[Catalog]:
         self.server, self.project, self.clock = firestore_server, new_project(), ManualClock()
@@ -47,6 +53,13 @@ class TestFirestoreCatalog(CatalogContract, ChangesContract, SearchContract):
             blob["blob_id"]: blob["state"]
             for blob in self._documents("ltm_blobs")
             if blob["namespace"] == namespace
+        }
+
+    async def raw_vectors(self, catalog: Catalog, namespace: str) -> set[str]:
+        return {
+            entry["key"]
+            for entry in self._documents("ltm_entries")
+            if entry["namespace"] == namespace and entry.get("vector") is not None
         }
 
     def _documents(self, collection: str) -> list[dict[str, Any]]:
@@ -292,7 +305,9 @@ async def test_the_indexes_that_are_switched_off_are_those_of_no_query(
 ) -> None:
     """And every field is either looked up or switched off."""
     catalog = catalog_of(ltm)
-    async with LTMBackend(catalog, "memory:", index_text=True) as searching:
+    async with LTMBackend(
+        catalog, "memory:", index_text=True, embed=lambda texts: [[1.0]] * len(texts)
+    ) as searching:
         await searching.store("k", "x" * 2_000)
     await ltm.store("gone", 1, ttl=60)
     await ltm.delete("gone")
@@ -325,6 +340,61 @@ async def test_a_search_asks_twice_and_reads_those_that_have_one_of_the_words(
     assert (await ltm.search("tea leaf")).total == 7
     assert (catalog.usage.requests - before[0], catalog.usage.reads - before[1]) == (2, 8)
     await catalog.aclose()
+
+
+def test_the_index_for_vectors_is_the_one_that_the_query_needs() -> None:
+    """The emulator needs none, so that it is written down here."""
+    assert json.loads(indexes("a_"))["indexes"] == []
+    (made,) = json.loads(indexes("a_", dimensions=384))["indexes"]
+    assert made == {
+        "collectionGroup": "a_ltm_entries",
+        "queryScope": "COLLECTION",
+        "fields": [
+            {"fieldPath": "namespace", "order": "ASCENDING"},
+            {"fieldPath": "vector", "vectorConfig": {"dimension": 384, "flat": {}}},
+        ],
+    }
+
+
+async def test_a_search_by_vectors_asks_once_and_reads_those_that_it_ranks(
+    firestore_server: Firestore, transport: str
+) -> None:
+    catalog = FirestoreCatalog(new_project(), transport=transport)
+    ltm = LTMBackend(
+        catalog, "memory:", on_unavailable="raise", embed=lambda texts: [[1.0]] * len(texts)
+    )
+    await ltm.store_batch({"key": f"t{n:03}", "value": "green tea"} for n in range(230))
+    before = catalog.usage.requests, catalog.usage.reads
+    assert (await ltm.search("tea leaf")).total == 200
+    assert (catalog.usage.requests - before[0], catalog.usage.reads - before[1]) == (1, 200)
+    await catalog.aclose()
+
+
+async def test_expired_ones_do_not_take_the_places_of_others(
+    firestore_server: Firestore, transport: str
+) -> None:
+    clock = ManualClock()
+    catalog = FirestoreCatalog(new_project(), transport=transport, clock=lambda _: clock())
+    ltm = LTMBackend(
+        catalog,
+        "memory:",
+        on_unavailable="raise",
+        embed=lambda texts: [[1.0, t] for t in map(len, texts)],
+    )
+    await ltm.store_batch({"key": f"e{n:03}", "value": "tea", "ttl": 60} for n in range(205))
+    await ltm.store("live", "another")
+    clock.advance(61)
+    assert [hit.key for hit in (await ltm.search("tea")).results] == ["live"]
+    await catalog.aclose()
+
+
+async def test_who_has_no_vectors_has_no_field_for_them(
+    firestore_server: Firestore, ltm: LTMBackend
+) -> None:
+    await ltm.store("k", 1)
+    await ltm.store("k", 2)
+    (document,) = firestore_server.documents(await project_of(catalog_of(ltm)), "ltm_entries")
+    assert "vector" not in document
 
 
 async def test_long_texts_are_kept_within_what_a_document_holds(

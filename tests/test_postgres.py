@@ -12,14 +12,14 @@ from ltm_async import LTMBackend, PostgresCatalog
 from ltm_async.errors import CorruptError
 from ltm_async.filters import parse_filter
 from ltm_async.protocols import Catalog
-from ltm_async.testing import CatalogContract, ChangesContract, SearchContract
+from ltm_async.testing import CatalogContract, ChangesContract, SearchContract, VectorContract
 
 from .databases import Database
 from .servers.pgbouncer import PgBouncer
 from .servers.tcp_proxy import TcpProxy
 
 
-class TestPostgresCatalog(CatalogContract, ChangesContract, SearchContract):
+class TestPostgresCatalog(CatalogContract, ChangesContract, SearchContract, VectorContract):
     @pytest.fixture
     async def catalog(self, database: Database) -> AsyncIterator[Catalog]:
         self.database = database
@@ -36,6 +36,9 @@ class TestPostgresCatalog(CatalogContract, ChangesContract, SearchContract):
 
     async def raw_ledger(self, catalog: Catalog, namespace: str) -> dict[str, str]:
         return self._select("SELECT blob_id, state FROM {}ltm_blobs", namespace)
+
+    async def raw_vectors(self, catalog: Catalog, namespace: str) -> set[str]:
+        return {*self._select("SELECT key, 1 FROM {}ltm_vectors", namespace)}
 
     def _select(self, query: str, namespace: str) -> dict[str, Any]:
         return dict(self.database.rows(f"{query} WHERE namespace = $1", namespace))

@@ -21,9 +21,11 @@ from ltm_async import (
 from ltm_async.filters import parse_filter
 from ltm_async.jsonpath import as_arguments
 from ltm_async.schema import VERSION, postgres_script
+from ltm_async.sql_functions import to_nearest
 from ltm_async.testing.catalogs import new_write_id, small
 from ltm_async.text import parse_query
 from ltm_async.tsearch import ask, to_tsvector
+from ltm_async.vectors import to_unit
 
 from .databases import TABLES, Console, Database
 from .servers.postgres import Postgres
@@ -172,8 +174,10 @@ async def run_every_function(conn: asyncpg.Connection, count: int = 500) -> None
     since = await conn.fetchval("SELECT key FROM ltm_changes('', NULL, NULL, NULL, '', 1)")
     for write_id in "w1", "w2":
         await conn.fetch(
-            "SELECT * FROM ltm_commit('', $1, $2, $3, $4, $5, NULL, $6, NULL, NULL, NULL, $7, $8)",
-            write_id, keys, hashes, sizes, values, metadata, texts, sizes,
+            "SELECT * FROM ltm_commit('', $1, $2, $3, $4, $5, NULL, $6, NULL, NULL, NULL, $7, $8,"
+            " $9, $10)",
+            write_id, keys, hashes, sizes, values, metadata, texts, sizes, [0.6, 0.8] * count,
+            [2] * count,
         )  # fmt: skip
     new = [f"new {key}" for key in keys]
     new_ids = [f"f{blob_id[1:]}" for blob_id in ids]
@@ -199,6 +203,9 @@ async def run_every_function(conn: asyncpg.Connection, count: int = 500) -> None
     for text, chosen in ("tea w7", None), ("w7 w8*", parse_filter({"n": 1})):
         asked = ask("", parse_query(text), chosen, 200)
         await conn.fetch("SELECT * FROM ltm_search('', $1, $2, $3, $4, $5, $6, $7, $8, $9)", *asked)
+    for chosen in (None, parse_filter({"n": 1})):
+        sought = to_nearest(to_unit([1.0, 2.0], None), chosen, 200)
+        await conn.fetch("SELECT * FROM ltm_nearest('', $1, $2, $3, $4, $5)", *sought)
     await conn.fetch("SELECT * FROM ltm_expire('', 500, 'w')")
     await conn.fetch("SELECT * FROM ltm_delete('', $1, 'w', NULL)", new)
     await conn.fetch("SELECT * FROM ltm_delete('', $1, 'w', NULL)", ["k0000700"])
@@ -230,6 +237,8 @@ FROM generate_series(0, $N$ - 1, 10) AS n;
 INSERT INTO {}ltm_texts SELECT '', 'k' || lpad(n::text, 7, '0'),
     ('''/e3b0c44298fc1c14'' ''tea'':1 ''w' || n % 1000 || ''':2')::tsvector, 2
 FROM generate_series(0, $N$ - 1, 10) AS n;
+INSERT INTO {}ltm_vectors SELECT '', 'k' || lpad(n::text, 7, '0'), '{1,0}'
+FROM generate_series(0, $N$ - 1, 100) AS n;
 INSERT INTO {}ltm_deletions SELECT '', 'gone' || n, 1, 'w', n FROM generate_series(0, 20000) AS n;
 """
 
@@ -282,10 +291,11 @@ async def test_every_statement_finds_its_rows_by_an_index(
     for plan in plans:
         assert not re.search(r"Seq Scan on ltm_", plan), plan
         for condition in re.findall(r"(?<!on ltm_pruned)  \(.*\n *Index Cond: (.*)", plan):
-            # The namespace alone would read all of it; what is counted is so up to a limit.
+            # The namespace alone would read all of it; what is counted is so up to a limit, and
+            # vectors are compared.
             found_by = r"key|\bid\b|blob_id|expires_at|due_at|\w+ed_at|_by|words"
-            counts = re.search(r"LIMIT in_(counted|limit \+ 1)", plan)
-            assert re.search(found_by, condition) or counts, plan
+            reads_all = re.search(r"LIMIT in_(counted|limit \+ 1)|compared AS", plan)
+            assert re.search(found_by, condition) or reads_all, plan
         # By this index all of a namespace would be read for a key.
         for scan in re.findall(r"Scan using ltm_\w+_changed .*\n.*", plan):
             assert "changed_by" in scan, plan
@@ -293,9 +303,12 @@ async def test_every_statement_finds_its_rows_by_an_index(
         assert not re.search(r"cost=\d{10}", plan), plan
         # Sorting for the first rows of an order would read all that come after them.
         assert not re.search(
-            r"Sort  \(.*\n *Sort Key: (?!gone|m\.rank).*\.(key|\w+_id|\w+_at)\b", plan
+            r"Sort  \(.*\n *Sort Key: (?!gone|m\.rank|best\.|c\.cosine).*\.(key|\w+_id|\w+_at)\b",
+            plan,
         ), plan
-        if "in_limit" not in plan:  # a plan for one namespace is one that was made for one call
+        if (
+            "in_limit" not in plan and "compared AS" not in plan
+        ):  # a plan for one namespace is one that was made for one call
             assert "namespace = ''" not in plan, plan
 
 

@@ -19,7 +19,7 @@ from ltm_async import (
 )
 from ltm_async.catalogs.supabase.client import Client
 from ltm_async.protocols import Catalog
-from ltm_async.testing import CatalogContract, ChangesContract, SearchContract
+from ltm_async.testing import CatalogContract, ChangesContract, SearchContract, VectorContract
 from ltm_async.testing.catalogs import new_write_id, small
 from ltm_async.tls import default_context
 
@@ -28,7 +28,7 @@ from .servers.http_proxy import HttpProxy
 from .servers.postgrest import MAX_ROWS, token_of
 
 
-class TestSupabaseCatalog(CatalogContract, ChangesContract, SearchContract):
+class TestSupabaseCatalog(CatalogContract, ChangesContract, SearchContract, VectorContract):
     """As a user, under row-level security."""
 
     @pytest.fixture
@@ -47,6 +47,9 @@ class TestSupabaseCatalog(CatalogContract, ChangesContract, SearchContract):
 
     async def raw_ledger(self, catalog: Catalog, namespace: str) -> dict[str, str]:
         return self._select("SELECT blob_id, state FROM {}ltm_blobs", namespace)
+
+    async def raw_vectors(self, catalog: Catalog, namespace: str) -> set[str]:
+        return {*self._select("SELECT key, 1 FROM {}ltm_vectors", namespace)}
 
     def _select(self, query: str, namespace: str) -> dict[str, Any]:
         return dict(self.project.rows(f"{query} WHERE namespace = $1", namespace))

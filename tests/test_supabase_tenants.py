@@ -57,6 +57,7 @@ class Neighbours:
             namespace=namespace,
             on_unavailable="raise",
             index_text=True,
+            embed=lambda texts: [[1.0, len(text)] for text in texts],
         )
 
     async def fill(self) -> None:
@@ -84,6 +85,7 @@ class Neighbours:
             for table in (
                 "ltm_entries",
                 "ltm_texts",
+                "ltm_vectors",
                 "ltm_blobs",
                 "ltm_deletions",
                 "ltm_pruned",
@@ -328,7 +330,8 @@ FORGED = {
     "byte_size": 1, "inlined_value": "1", "metadata": "{}", "created_at": 1, "updated_at": 1,
 }  # fmt: skip
 TABLES = (
-    "ltm_entries", "ltm_texts", "ltm_blobs", "ltm_deletions", "ltm_pruned", "ltm_snapshots",
+    "ltm_entries", "ltm_texts", "ltm_vectors", "ltm_blobs", "ltm_deletions", "ltm_pruned",
+    "ltm_snapshots",
     "ltm_schema",
 )  # fmt: skip
 
@@ -454,6 +457,9 @@ async def test_the_collector_can_read_neither_values_nor_metadata(
     for query in ("", "?select=words", "?select=length"):
         reply = await neighbours.ask("GET", f"/ltm_texts{query}", collector())
         assert reply.status_code == 403
+    for query in ("", "?select=vector"):
+        reply = await neighbours.ask("GET", f"/ltm_vectors{query}", collector())
+        assert reply.status_code == 403
     reply = await neighbours.ask("GET", "/ltm_entries?select=key", collector())
     assert {row["key"] for row in reply.json()} == {"ended", "ended large"}
 
@@ -468,11 +474,12 @@ async def test_the_collector_can_neither_change_entries_nor_remove_live_ones(
     reply = await neighbours.ask("POST", "/ltm_entries", collector(), FORGED)
     assert reply.status_code == 403
     assert neighbours.rows() == before
-    for table in ("ltm_texts", "ltm_entries"):  # what has expired
+    for table in ("ltm_texts", "ltm_vectors", "ltm_entries"):  # what has expired
         reply = await neighbours.ask("DELETE", f"/{table}", collector())
         assert reply.status_code == 204
     alice = neighbours.memory(token_of(ALICE), ALICE)
     assert (await alice.search(CANARY)).total == 3
+    assert len(neighbours.rows()["ltm_vectors"]) == 6
     left = neighbours.rows()["ltm_entries"]
     assert left == [row for row in before["ltm_entries"] if row["expires_at"] is None]
 

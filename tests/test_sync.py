@@ -134,7 +134,7 @@ class TestTheSameAsTheAsyncClass:
         for name, default in options.items():
             other: Any = {
                 "namespace": "n", "on_unavailable": "raise", "retry": type(default)(attempts=2)
-                if name == "retry" else None, "index_text": True,
+                if name == "retry" else None, "index_text": True, "embed": list,
             }.get(name, 65_536 if name == "max_inflight_bytes" else 7)  # fmt: skip
             made = SyncLTMBackend("memory:", "memory:", **{name: other})
             assert getattr(made._ltm._runner.options, name) == other != default

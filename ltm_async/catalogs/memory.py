@@ -12,6 +12,7 @@ from ..cursors import DELETIONS_KEPT_US, VersionPass, version_watermark
 from ..entry import Expiry
 from ..errors import ClosedError, ConflictError, FencedError
 from ..filters import Filter, may_match
+from ..nearest import PAGE, Nearest, load_numpy
 from ..protocols import (
     MAX_COUNTED,
     Catalog,
@@ -22,6 +23,7 @@ from ..protocols import (
     Found,
     LedgerBlob,
     Matches,
+    Near,
     Outcome,
     Removed,
     Reservation,
@@ -32,6 +34,7 @@ from ..protocols import (
     Written,
 )
 from ..text import Query, matches, occurrences, scores, text_in
+from ..worker import aside
 
 
 @dataclasses.dataclass(slots=True)
@@ -58,6 +61,7 @@ class _Space:
     write_ids: dict[str, str] = dataclasses.field(default_factory=dict)
     blobs: dict[str, _Blob] = dataclasses.field(default_factory=dict)
     words: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    vectors: dict[str, bytes] = dataclasses.field(default_factory=dict)
     deletions: dict[str, _Deletion] = dataclasses.field(default_factory=dict)
     pruned: int = 0
     """The last version of a deletion that was forgotten."""
@@ -67,8 +71,8 @@ class _Space:
 class MemoryCatalog(Catalog):
     """A catalog that lasts as long as the object does.
 
-    No method awaits, so each is one transaction to all tasks of a loop; not for use from
-    several threads.
+    No method awaits while it looks at rows, so each is one transaction to all tasks of a loop; not
+    for use from several threads.
 
     Args:
         clock: The catalog's now, in microseconds since the epoch.
@@ -132,6 +136,9 @@ class MemoryCatalog(Catalog):
             space.words.pop(write.key, None)
             if write.words:
                 space.words[write.key] = write.words.split(" ")
+            space.vectors.pop(write.key, None)
+            if write.vector:
+                space.vectors[write.key] = write.vector
         for name in fresh:
             space.blobs[name].state = "live"
             space.blobs[name].committed = True
@@ -219,6 +226,27 @@ class MemoryCatalog(Catalog):
         ranks = scores(query, [text for _, text in found], entries=len(texts), having=having)
         best = sorted(zip(ranks, found, strict=True), key=lambda ranked: -ranked[0])[:limit]
         return Matches([match for _, match in best], len(found), len(texts), having)
+
+    async def nearest_entries(
+        self, namespace: str, vector: bytes, *, wanted: Filter | None, limit: int
+    ) -> list[Near]:
+        await aside(load_numpy)
+        space, now = self._space(namespace), self._clock()
+        keys = [
+            key
+            for key, held in space.vectors.items()
+            if len(held) == len(vector)
+            and _is_live(space.rows[key], now)
+            and may_match(wanted, space.rows[key].metadata)
+        ]
+        nearest = Nearest(vector, limit)
+        for start in range(0, len(keys), PAGE):
+            page = keys[start : start + PAGE]
+            nearest.add(page, [space.vectors[key] for key in page])
+        return [
+            Near(space.rows[key]._replace(inlined_value=None), cosine)
+            for key, cosine in nearest.best().items()
+        ]
 
     async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
         space, now = self._space(namespace), self._clock()
@@ -375,6 +403,7 @@ class MemoryCatalog(Catalog):
         for row in rows:
             del space.rows[row.key], space.write_ids[row.key]
             space.words.pop(row.key, None)
+            space.vectors.pop(row.key, None)
             kind = "deleted" if _is_live(row, now) else "expired"
             space.deletions[row.key] = _Deletion(self._version, write_id, kind, now)
         dead = _retire(space, {row.key for row in rows}, now)

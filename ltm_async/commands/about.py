@@ -35,6 +35,10 @@ def schema(
     collection_prefix: Annotated[
         str, typer.Option(help="Firestore: what its collections begin with.")
     ] = "",
+    dimensions: Annotated[
+        int | None,
+        typer.Option(min=1, max=2048, help="Firestore: with the index for vectors of this length."),
+    ] = None,
 ) -> int:
     """Print the SQL that makes a catalog, or the indexes that Firestore need not keep."""
     match catalog_type:
@@ -56,7 +60,7 @@ def schema(
             from ..catalogs.firestore.options import check_options
 
             check_options(collection_prefix=collection_prefix)
-            sys.stdout.write(f"{indexes(collection_prefix)}\n")
+            sys.stdout.write(f"{indexes(collection_prefix, dimensions=dimensions)}\n")
     return exits.DONE
 
 

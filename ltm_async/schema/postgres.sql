@@ -79,6 +79,15 @@ CREATE TABLE IF NOT EXISTS @schema@.ltm_texts (
 );
 CREATE INDEX IF NOT EXISTS ltm_texts_words ON @schema@.ltm_texts USING gin (words);
 
+-- Of a type that every server has; where pgvector is, it is asked to compare them all the same.
+CREATE TABLE IF NOT EXISTS @schema@.ltm_vectors (
+    namespace text COLLATE "C" NOT NULL,
+    key       text COLLATE "C" NOT NULL,
+    vector    real[] NOT NULL,      -- of length 1
+    PRIMARY KEY (namespace, key)
+);
+ALTER TABLE @schema@.ltm_vectors ALTER COLUMN vector SET STORAGE EXTERNAL;  -- nothing to compress
+
 CREATE SEQUENCE IF NOT EXISTS @schema@.ltm_version;
 
 -- Which transaction changed a row last. Transactions end in another order than they begin, so what
@@ -195,14 +204,30 @@ BEGIN
     END IF;
 END $$;
 
+-- The same for their vectors.
+CREATE OR REPLACE FUNCTION @schema@.ltm_drop_vectors(in_namespace text, in_keys text[])
+RETURNS void
+LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    DELETE FROM @schema@.ltm_vectors WHERE ctid = ANY (ARRAY (
+        SELECT v.place FROM unnest(in_keys) AS x (k)
+        CROSS JOIN LATERAL (
+            SELECT ctid FROM @schema@.ltm_vectors
+            WHERE namespace = in_namespace AND key = x.k LIMIT 1) AS v (place)));
+END $$;
+
 -- Of these arrays in_blob_ids, in_ttls, in_ends, in_versions, in_texts and in_lengths are NULL where
--- all they hold is.
+-- all they hold is. in_vectors has the numbers of all vectors one after the other, and
+-- in_dimensions how many are of each key, NULL for none.
 -- LT001: another version than expected; DETAIL has the place among in_keys and the version found.
 -- LT002: fenced.
+DROP FUNCTION IF EXISTS @schema@.ltm_commit(text, text, text[], text[], bigint[], text[], text[],
+    text[], bigint[], bigint[], bigint[], text[], int[]);  -- that of version 2
 CREATE OR REPLACE FUNCTION @schema@.ltm_commit(
     in_namespace text, in_write_id text, in_keys text[], in_hashes text[], in_sizes bigint[],
     in_values text[], in_blob_ids text[], in_metadata text[], in_ttls bigint[], in_ends bigint[],
-    in_versions bigint[], in_texts text[], in_lengths int[]
+    in_versions bigint[], in_texts text[], in_lengths int[],
+    in_vectors real[] DEFAULT NULL, in_dimensions int[] DEFAULT NULL
 ) RETURNS TABLE (new_version bigint, now_us bigint, unchanged int[])
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -308,6 +333,21 @@ BEGIN
             words = excluded.words, length = excluded.length
         WHERE t.words <> excluded.words;
     END IF;
+    IF (in_vectors IS NULL OR array_position(in_dimensions, NULL) IS NOT NULL)
+        AND EXISTS (SELECT FROM @schema@.ltm_vectors WHERE @within@)
+    THEN
+        PERFORM @schema@.ltm_drop_vectors(in_namespace, in_keys);
+    END IF;
+    IF in_vectors IS NOT NULL THEN
+        INSERT INTO @schema@.ltm_vectors AS v (namespace, key, vector)
+        SELECT in_namespace, x.k, in_vectors[x.until - x.size + 1 : x.until]
+        FROM (
+            SELECT u.k, u.size, (sum(u.size) OVER (ORDER BY u.n))::int AS until
+            FROM unnest(in_keys, in_dimensions) WITH ORDINALITY AS u (k, size, n)) AS x
+        WHERE x.size IS NOT NULL
+        ON CONFLICT (namespace, key) DO UPDATE SET vector = excluded.vector
+        WHERE v.vector <> excluded.vector;
+    END IF;
     unchanged := present.same;
     RETURN NEXT;
 END $$;
@@ -363,6 +403,9 @@ SET enable_seqscan = off SET enable_sort = on SET plan_cache_mode = force_generi
 #variable_conflict use_column
 BEGIN
     PERFORM @schema@.ltm_drop_texts(in_namespace, in_keys);
+    IF EXISTS (SELECT FROM @schema@.ltm_vectors WHERE @within@) THEN
+        PERFORM @schema@.ltm_drop_vectors(in_namespace, in_keys);
+    END IF;
     RETURN QUERY
     WITH gone AS (
         DELETE FROM @schema@.ltm_entries AS e WHERE e.ctid = ANY (in_places)
@@ -554,6 +597,58 @@ BEGIN
     LEFT JOIN best ON true
     LEFT JOIN @schema@.ltm_entries AS e ON e.ctid = best.entry
     LEFT JOIN @schema@.ltm_texts AS t ON t.ctid = best.text;
+END $$;
+
+-- The entries whose vectors are nearest to in_vector, all of its length being compared with it, and
+-- before them a row without a key, with how many were compared. Where it is installed, pgvector
+-- compares; where it is not, no more than in_most are: if there are more, that row is the only one.
+CREATE OR REPLACE FUNCTION @schema@.ltm_nearest(
+    in_namespace text, in_vector real[], in_path text, in_variables text, in_best bigint,
+    in_most bigint
+) RETURNS TABLE (
+    key text, version bigint, content_hash text, byte_size bigint, inlined_value text,
+    blob_id text, metadata text, expires_at bigint, created_at bigint, updated_at bigint,
+    cosine float8, compared bigint)
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    extension text := (
+        SELECT quote_ident(n.nspname)
+        FROM pg_extension AS x JOIN pg_namespace AS n ON n.oid = x.extnamespace
+        WHERE x.extname = 'vector' AND has_schema_privilege(n.oid, 'USAGE'));
+    product text := CASE WHEN extension IS NULL
+        THEN '(SELECT sum(x.a::float8 * x.b) FROM unnest(v.vector, $2) AS x (a, b))'
+        ELSE format('-(v.vector::%1$s.vector OPERATOR(%1$s.<#>) $2::%1$s.vector)', extension) END;
+BEGIN
+    RETURN QUERY EXECUTE format($query$
+        WITH compared AS MATERIALIZED (
+            SELECT v.key, %s AS cosine
+            FROM @schema@.ltm_vectors AS v
+            CROSS JOIN LATERAL (
+                SELECT e.metadata FROM @schema@.ltm_entries AS e
+                WHERE e.namespace = v.namespace AND e.key = v.key
+                    AND (e.expires_at IS NULL OR e.expires_at > $6) LIMIT 1) AS e
+            WHERE v.namespace = $1 AND cardinality(v.vector) = cardinality($2)
+                AND ($3 IS NULL OR @schema@.ltm_wanted(e.metadata, $3, $4))
+            LIMIT $7 + 1
+        ), counted AS (
+            SELECT count(*) AS n FROM compared
+        ), best AS (
+            SELECT c.key, c.cosine FROM compared AS c, counted
+            WHERE $7 IS NULL OR counted.n <= $7
+            ORDER BY c.cosine DESC, c.key LIMIT $5
+        )
+        SELECT NULL, NULL::bigint, NULL, NULL::bigint, NULL, NULL, NULL, NULL::bigint,
+            NULL::bigint, NULL::bigint, NULL::float8, counted.n FROM counted
+        UNION ALL (
+            SELECT e.key, e.version, e.content_hash, e.byte_size, NULL::text, e.blob_id,
+                e.metadata, e.expires_at, e.created_at, e.updated_at, best.cosine, NULL::bigint
+            FROM best CROSS JOIN LATERAL (
+                SELECT * FROM @schema@.ltm_entries AS e
+                WHERE e.namespace = $1 AND e.key = best.key LIMIT 1) AS e
+            ORDER BY best.cosine DESC, e.key)
+        $query$, product)
+    USING in_namespace, in_vector, in_path::jsonpath, in_variables::jsonb, in_best,
+        @schema@.ltm_now(), CASE WHEN extension IS NULL THEN in_most END;
 END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_reserve(

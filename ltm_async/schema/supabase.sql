@@ -88,7 +88,8 @@ END $$;
 DO $$
 DECLARE
     swept text[] := ARRAY['ltm_now', 'ltm_durably', 'ltm_lock_blobs', 'ltm_retire', 'ltm_remove',
-        'ltm_expire', 'ltm_drop_texts', 'ltm_take_due', 'ltm_due', 'ltm_forget', 'ltm_known', 'ltm_rpc_expire',
+        'ltm_expire', 'ltm_drop_texts', 'ltm_drop_vectors', 'ltm_take_due', 'ltm_due', 'ltm_forget',
+        'ltm_known', 'ltm_rpc_expire',
         'ltm_rpc_take_due', 'ltm_rpc_due', 'ltm_rpc_forget', 'ltm_rpc_known', 'ltm_check'];
     everyone text := 'PUBLIC, ltm_user, ltm_collector';
     users text := 'ltm_user';
@@ -153,6 +154,7 @@ GRANT SELECT, INSERT, UPDATE ON @schema@.ltm_pruned TO ltm_collector;
 GRANT SELECT (namespace, key, expires_at, ctid), UPDATE (updated_at), DELETE
     ON @schema@.ltm_entries TO ltm_collector;
 GRANT SELECT (namespace, key, ctid), DELETE ON @schema@.ltm_texts TO ltm_collector;
+GRANT SELECT (namespace, key, ctid), DELETE ON @schema@.ltm_vectors TO ltm_collector;
 DROP POLICY IF EXISTS ltm_collector ON @schema@.ltm_blobs;
 CREATE POLICY ltm_collector ON @schema@.ltm_blobs TO ltm_collector USING (true);
 DROP POLICY IF EXISTS ltm_collector ON @schema@.ltm_deletions;
@@ -167,5 +169,9 @@ DROP POLICY IF EXISTS ltm_collector ON @schema@.ltm_texts;
 CREATE POLICY ltm_collector ON @schema@.ltm_texts TO ltm_collector USING (EXISTS (
     SELECT FROM @schema@.ltm_entries AS e
     WHERE e.namespace = ltm_texts.namespace AND e.key = ltm_texts.key)) WITH CHECK (false);
+DROP POLICY IF EXISTS ltm_collector ON @schema@.ltm_vectors;
+CREATE POLICY ltm_collector ON @schema@.ltm_vectors TO ltm_collector USING (EXISTS (
+    SELECT FROM @schema@.ltm_entries AS e
+    WHERE e.namespace = ltm_vectors.namespace AND e.key = ltm_vectors.key)) WITH CHECK (false);
 
 NOTIFY pgrst, 'reload schema';

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .catalogs import CatalogContract
     from .changes import ChangesContract
     from .crashing.contract import CrashPointContract
+    from .nearest import VectorContract
     from .searching import SearchContract
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Recorder",
     "SearchContract",
     "Step",
+    "VectorContract",
     "Violation",
     "check_history",
     "check_versions",
@@ -51,6 +53,7 @@ def __getattr__(name: str) -> Any:
         "SearchContract": ".searching",
         "ChangesContract": ".changes",
         "CrashPointContract": ".crashing.contract",
+        "VectorContract": ".nearest",
     }
     if name not in homes:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

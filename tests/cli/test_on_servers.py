@@ -50,6 +50,9 @@ def test_the_indexes_of_firestore(ltm: Run) -> None:
     done = ltm("schema", "firestore", "--collection-prefix", "a_")
     assert json.loads(done.out) == json.loads(indexes("a_"))
     assert ltm("schema", "firestore", "--collection-prefix", "a/b").code == 2
+    done = ltm("schema", "firestore", "--dimensions", "384")
+    assert json.loads(done.out) == json.loads(indexes(dimensions=384))
+    assert ltm("schema", "firestore", "--dimensions", "2049").code == 2
 
 
 def test_the_schema_of_supabase_can_be_run_again(

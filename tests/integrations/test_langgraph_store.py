@@ -441,6 +441,29 @@ def pair_with_text(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+async def test_a_query_finds_what_is_nearest_where_the_backend_has_vectors(
+    pair_with_text: str, tmp_path: pathlib.Path
+) -> None:
+    def embed(texts: list[str]) -> list[list[float]]:
+        return [[1.0 + text.count("tea"), 1.0 + text.count("sky")] for text in texts]
+
+    rig = make_rig(pair_with_text, tmp_path, embed=embed)
+    store = LTMStore(rig.ltm)
+    texts = {"a": "a blue sky", "b": "tea, more tea", "c": "neither"}
+    for user in ("ann", "bob"):
+        await store.abatch(
+            PutOp(("users", user), key, {"text": text}) for key, text in texts.items()
+        )
+    found = await store.asearch(("users", "ann"), query="tea?")
+    assert [(item.namespace[1], item.key) for item in found] == [
+        ("ann", "b"),
+        ("ann", "c"),
+        ("ann", "a"),
+    ]
+    assert [item.key for item in await store.asearch(("users",), query="?!", limit=2)] == ["c", "c"]
+    await rig.aclose()
+
+
 async def test_a_query_needs_a_backend_that_indexes_texts(store: LTMStore) -> None:
     with pytest.raises(ConfigError, match="index_text=True"):
         await store.asearch(("n",), query="tea")

@@ -18,6 +18,7 @@ from .http_proxy import HttpProxy
 from .loop_thread import LoopThread
 from .ministack import MiniStack
 from .pgbouncer import PgBouncer
+from .pgvector import pgvector_programs
 from .postgres import Postgres
 from .tcp_proxy import TcpProxy
 
@@ -26,6 +27,13 @@ from .tcp_proxy import TcpProxy
 def postgres_server() -> Iterator[Postgres]:
     """A PostgreSQL; its ``dsn`` is that of a superuser."""
     with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pgvector_server() -> Iterator[Postgres]:
+    """A PostgreSQL with pgvector, in a schema as at Supabase's."""
+    with pgvector_programs() as programs, Postgres(bin_folder=programs) as server:
         yield server
 
 

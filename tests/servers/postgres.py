@@ -50,10 +50,11 @@ class Postgres(Server):
 
     Args:
         settings: Instead of those of the tests, where they have the same name.
+        bin_folder: Whose programs; None for Debian's.
     """
 
-    def __init__(self, *settings: str) -> None:
-        bin_folder = programs()
+    def __init__(self, *settings: str, bin_folder: pathlib.Path | None = None) -> None:
+        bin_folder = bin_folder or programs()
         if bin_folder is None:
             missing("postgres", HOW_TO_GET)
         user, port = server_user(), free_port()

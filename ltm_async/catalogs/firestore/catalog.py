@@ -18,6 +18,7 @@ from ...protocols import (
     DueBlob,
     LedgerBlob,
     Matches,
+    Near,
     Outcome,
     Page,
     Removed,
@@ -30,7 +31,7 @@ from ...protocols import (
 )
 from ...shared import Shared
 from ...text import Query
-from . import feed, layout, ledger, texts
+from . import feed, layout, ledger, texts, vectors
 from .changes import Changes, StaleError, Usage
 from .client import Client, ClientKey, close, connect
 from .committing import Batch, check_version
@@ -55,7 +56,8 @@ class FirestoreCatalog(Catalog):
 
     A batch is one commit, each of whose writes expects its document as it was read right before:
     what changed meanwhile is read again. Catalogs of one project and database share a client in
-    each process and event loop. No index has to be made; see README for those to switch off.
+    each process and event loop. No index has to be made but for vectors; see README for that and
+    for those to switch off.
     gRPC does not survive a fork, so a process that has connected cannot use it in a child.
 
     Args:
@@ -222,6 +224,12 @@ class FirestoreCatalog(Catalog):
     ) -> Matches:
         documents = await self._documents()
         return await texts.search(documents, self._time, namespace, query, wanted, limit)
+
+    async def nearest_entries(
+        self, namespace: str, vector: bytes, *, wanted: Filter | None, limit: int
+    ) -> list[Near]:
+        documents = await self._documents()
+        return await vectors.nearest(documents, self._time, namespace, vector, wanted, limit)
 
     async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
         space = layout.space_of(namespace)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ...entry import NEVER
 from ...errors import ConflictError, FencedError
 from ...protocols import Write, Written
-from . import layout, ledger, texts
+from . import layout, ledger, texts, vectors
 from .changes import Changes
 from .documents import Documents
 from .layout import BLOBS, ENTRIES, Document
@@ -73,10 +73,12 @@ class Batch:
                 ends_at=ends_at,
             )
             text = texts.text_data(self._namespace, write.words) if write.words else {}
+            vector = {"vector": write.vector} if write.vector else {}
             if seen is None:
-                changes.create(ENTRIES, name, data | text, stamped=stamped)
+                changes.create(ENTRIES, name, data | text | vector, stamped=stamped)
                 continue
-            changes.replace(ENTRIES, seen, data | (text or texts.NO_TEXT), stamped=stamped)
+            data |= (text or texts.NO_TEXT) | (vector or vectors.NO_VECTOR)
+            changes.replace(ENTRIES, seen, data, stamped=stamped)
             held = layout.blob_of(seen)
             if held is not None and held != blob_id:
                 replaced[held] = write.key

@@ -10,7 +10,7 @@ from ...errors import StoreError
 from .changes import Changes, Found, StaleError, Usage
 from .client import Client
 from .layout import Document, Range, Since
-from .messages import ask_any, ask_range, ask_since, document, to_us
+from .messages import ask_any, ask_nearest, ask_range, ask_since, document, to_us
 
 LONGEST_S = 60.0
 """For a request in a call without a deadline."""
@@ -103,6 +103,31 @@ class Documents:
                 count = answer.result.aggregate_fields["n"].integer_value
         self._usage.reads += 1 + count // 1000
         return count
+
+    async def query_nearest(
+        self,
+        collection: str,
+        field: str,
+        vector: bytes,
+        *,
+        namespace: str,
+        limit: int,
+        fields: Sequence[str],
+        distance: str,
+    ) -> Found:
+        """Up to *limit* documents of *namespace* nearest to *vector*, nearest first."""
+        request = self._client.query_request(parent=self._root)
+        ask_nearest(
+            request.structured_query,
+            self._prefix + collection,
+            field,
+            vector,
+            namespace=namespace,
+            limit=limit,
+            fields=fields,
+            distance=distance,
+        )
+        return await self._asked(request)
 
     async def query_since(
         self, collection: str, since: Since, *, limit: int, fields: Sequence[str]

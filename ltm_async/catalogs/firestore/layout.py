@@ -22,6 +22,9 @@ SNAPSHOTS = "ltm_snapshots"
 
 Data = Mapping[str, Any]
 
+GONE = object()
+"""In the data of a document: the field is to be there no longer."""
+
 _ENTRY_NAME = re.compile(r"[0-9a-f]{64}")
 
 

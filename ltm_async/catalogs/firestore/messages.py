@@ -1,7 +1,7 @@
 """Fields as protobuf has them, and as we do: texts, whole numbers, true or false, and nothing.
 
-Besides there are lists of texts, which we write and look up only, and maps of instants, which we
-read only, in nanoseconds.
+Besides there are lists of texts and vectors, which we write and look up only, maps of instants,
+which we read only, in nanoseconds, and distances, which are in no document.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .layout import Data, Document, Range, Since
+from ...vectors import to_floats
+from .layout import GONE, Data, Document, Range, Since
 
 FOREIGN = object()
 """Stands for a value of a kind that we never write."""
-_OURS = {"string_value", "integer_value", "boolean_value"}
+_OURS = {"string_value", "integer_value", "boolean_value", "double_value"}
 _AND = 1
 _LESS_THAN = 1
 _LESS_THAN_OR_EQUAL = 2
 _GREATER_THAN_OR_EQUAL = 4
+_EQUAL = 5
 _ARRAY_CONTAINS_ANY = 9
+_COSINE = 2
 _ASCENDING = 1
 _REQUEST_TIME = 1
 
@@ -33,13 +36,24 @@ def fill(fields: Any, data: Data) -> None:
             fields[name].boolean_value = value
         elif isinstance(value, list):
             _fill_texts(fields[name].array_value, value)
-        else:
+        elif isinstance(value, bytes):
+            _fill_vector(fields[name], value)
+        elif value is not GONE:
             fields[name].integer_value = value
 
 
 def _fill_texts(array: Any, texts: Sequence[str]) -> None:
     for text in texts:
         array.values.add().string_value = text
+
+
+def _fill_vector(value: Any, vector: bytes) -> None:
+    """As Google's client does it: https://cloud.google.com/firestore/docs/vector-search."""
+    fields = value.map_value.fields
+    fields["__type__"].string_value = "__vector__"
+    numbers = fields["value"].array_value.values
+    for number in to_floats(vector):
+        numbers.add().double_value = number
 
 
 def document(message: Any) -> Document:
@@ -101,6 +115,33 @@ def ask_any(query: Any, collection: str, field: str, texts: Sequence[str]) -> No
     condition.field.field_path = field
     condition.op = _ARRAY_CONTAINS_ANY
     _fill_texts(condition.value.array_value, texts)
+
+
+def ask_nearest(
+    query: Any,
+    collection: str,
+    field: str,
+    vector: bytes,
+    *,
+    namespace: str,
+    limit: int,
+    fields: Iterable[str],
+    distance: str,
+) -> None:
+    """Make *query* ask for those nearest to *vector*, with how far they are in *distance*."""
+    query.from_.add(collection_id=collection)
+    condition = query.where.field_filter
+    condition.field.field_path = "namespace"
+    condition.op = _EQUAL
+    condition.value.string_value = namespace
+    near = query.find_nearest
+    near.vector_field.field_path = field
+    _fill_vector(near.query_vector, vector)
+    near.distance_measure = _COSINE
+    near.limit.value = limit
+    near.distance_result_field = distance
+    for name in fields:
+        query.select.fields.add(field_path=name)
 
 
 def ask_since(

@@ -37,6 +37,7 @@ MESSAGES: dict[str, tuple[Field, ...]] = {
         Field(11, "null_value", "int32", "value_type"),  # an enum of one name, for zero
         Field(1, "boolean_value", "bool", "value_type"),
         Field(2, "integer_value", "int64", "value_type"),
+        Field(3, "double_value", "double", "value_type"),
         Field(17, "string_value", "string", "value_type"),
         Field(9, "array_value", "ArrayValue", "value_type"),
         Field(5, "reference_value", "string", "value_type"),
@@ -89,6 +90,7 @@ MESSAGES: dict[str, tuple[Field, ...]] = {
         Field(4, "order_by", "StructuredQuery.Order", many=True),
         Field(5, "limit", "google.protobuf.Int32Value"),
         Field(7, "start_at", "Cursor"),
+        Field(9, "find_nearest", "StructuredQuery.FindNearest"),
     ),
     "StructuredQuery.FieldReference": (Field(2, "field_path", "string"),),
     "StructuredQuery.Projection": (
@@ -111,6 +113,13 @@ MESSAGES: dict[str, tuple[Field, ...]] = {
     "StructuredQuery.Order": (
         Field(1, "field", "StructuredQuery.FieldReference"),
         Field(2, "direction", "int32"),
+    ),
+    "StructuredQuery.FindNearest": (
+        Field(1, "vector_field", "StructuredQuery.FieldReference"),
+        Field(2, "query_vector", "Value"),
+        Field(3, "distance_measure", "int32"),
+        Field(4, "limit", "google.protobuf.Int32Value"),
+        Field(5, "distance_result_field", "string"),
     ),
     "RunQueryRequest": (
         Field(1, "parent", "string"),
@@ -152,6 +161,7 @@ _SCALARS = {
     "int32": FieldDescriptorProto.TYPE_INT32,
     "int64": FieldDescriptorProto.TYPE_INT64,
     "bool": FieldDescriptorProto.TYPE_BOOL,
+    "double": FieldDescriptorProto.TYPE_DOUBLE,
     "string": FieldDescriptorProto.TYPE_STRING,
 }
 

@@ -20,6 +20,7 @@ from ...protocols import (
     DueBlob,
     LedgerBlob,
     Matches,
+    Near,
     Page,
     Removed,
     Reservation,
@@ -30,7 +31,16 @@ from ...protocols import (
     Written,
 )
 from ...shared import Shared
-from ...sql_functions import end_of, in_lock_order, to_commit, to_page, to_resolved, to_written
+from ...sql_functions import (
+    end_of,
+    in_lock_order,
+    to_commit,
+    to_near,
+    to_nearest,
+    to_page,
+    to_resolved,
+    to_written,
+)
 from ...text import Query
 from ...tsearch import answer, ask
 from .connecting import close, connect
@@ -181,6 +191,11 @@ class PostgresCatalog(Catalog):
         return answer(
             query, await self._call("search", namespace, *ask(namespace, query, wanted, limit))
         )
+
+    async def nearest_entries(
+        self, namespace: str, vector: bytes, *, wanted: Filter | None, limit: int
+    ) -> list[Near]:
+        return to_near(await self._call("nearest", namespace, *to_nearest(vector, wanted, limit)))
 
     async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
         return list(map(Removed._make, await self._call("expire", namespace, limit, write_id)))

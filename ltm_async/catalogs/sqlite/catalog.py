@@ -25,6 +25,7 @@ from ...protocols import (
     DueBlob,
     LedgerBlob,
     Matches,
+    Near,
     Outcome,
     Page,
     Removed,
@@ -37,7 +38,7 @@ from ...protocols import (
 )
 from ...text import Query
 from ...worker import PerProcess
-from . import feed, filtering, texts
+from . import feed, filtering, texts, vectors
 from . import statements as sql
 from .database import connect, connect_reader
 from .lane import Lane, is_undecodable, one_by_one, together
@@ -122,7 +123,7 @@ class SQLiteCatalog(Catalog):
                     metadata,
                     expiry,
                     expected,
-                    _,
+                    *_,
                 ) = write
                 created_at = now
                 held_hash = held_blob_id = None
@@ -172,6 +173,7 @@ class SQLiteCatalog(Catalog):
             if any(row[3] is not None for row in present.values()):
                 conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, json.dumps(kept)))
             texts.index(conn, namespace, [(write.key, write.words) for write in writes])
+            vectors.keep(conn, namespace, [(write.key, write.vector) for write in writes])
             return Written(version, unchanged, ends)
 
         return await self._write(commit)
@@ -264,6 +266,13 @@ class SQLiteCatalog(Catalog):
     ) -> Matches:
         return await self._read(
             lambda conn, now: texts.search(conn, now, namespace, query, wanted, limit)
+        )
+
+    async def nearest_entries(
+        self, namespace: str, vector: bytes, *, wanted: Filter | None, limit: int
+    ) -> list[Near]:
+        return await self._read(
+            lambda conn, now: vectors.nearest(conn, now, namespace, vector, wanted, limit)
         )
 
     async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
@@ -414,6 +423,7 @@ class SQLiteCatalog(Catalog):
         (version,) = conn.execute(sql.NEXT_VERSION).fetchone()
         conn.execute(sql.DELETE, (namespace, keys))
         texts.drop(conn, namespace, list(live))
+        vectors.drop(conn, namespace, list(live))
         # What the ledger says was theirs, not what a row said: that may be another's.
         dead = dict(conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, "[]")).fetchall())
         conn.executemany(

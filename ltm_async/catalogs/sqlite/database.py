@@ -103,8 +103,17 @@ INSERT INTO ltm_moments SELECT * FROM ltm_snapshots;
 DROP TABLE ltm_snapshots;
 ALTER TABLE ltm_moments RENAME TO ltm_snapshots;
 """
+_V4 = """
+CREATE TABLE ltm_vectors (
+    id        INTEGER PRIMARY KEY,   -- so that keys are found without reading past vectors
+    namespace TEXT NOT NULL,
+    key       TEXT NOT NULL,
+    vector    BLOB NOT NULL,         -- 32-bit floats, little-endian, of length 1
+    UNIQUE (namespace, key)
+) STRICT;
+"""
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
 """The script at index n leads from schema version n to n + 1 (``PRAGMA user_version``)."""
 
 

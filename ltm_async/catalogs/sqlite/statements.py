@@ -140,6 +140,24 @@ SELECT w.words, e.key, e.version, e.content_hash, e.byte_size, NULL, e.blob_id, 
 {_MATCHING} AND w.rank MATCH 'bm25(0.0, 1.0)'
 ORDER BY w.rank LIMIT :limit"""
 
+HAS_VECTORS = "SELECT EXISTS (SELECT 1 FROM ltm_vectors)"
+KEEP_VECTOR = """
+INSERT INTO ltm_vectors (namespace, key, vector) VALUES (?, ?, ?)
+ON CONFLICT (namespace, key) DO UPDATE SET vector = excluded.vector
+WHERE vector <> excluded.vector"""
+DROP_VECTORS = """
+DELETE FROM ltm_vectors WHERE namespace = ? AND key IN (SELECT value FROM json_each(?))"""
+VECTORS = f"""
+SELECT v.key, v.vector FROM ltm_vectors AS v
+CROSS JOIN ltm_entries AS e ON e.namespace = v.namespace AND e.key = v.key
+WHERE v.namespace = :namespace AND length(v.vector) = :size AND {LIVE}
+  AND (NOT :filtered OR ltm_wanted(CAST(e.metadata AS BLOB)))"""
+HEADS = f"""
+SELECT key, version, content_hash, byte_size, NULL, blob_id, metadata,
+    expires_at, created_at, updated_at
+FROM ltm_entries
+WHERE namespace = :namespace AND key IN (SELECT value FROM json_each(:keys)) AND {LIVE}"""
+
 LAST_VERSION = "SELECT last FROM ltm_version"
 PRUNED = "SELECT version FROM ltm_pruned WHERE namespace = ?"
 CHANGES = f"""

@@ -20,6 +20,7 @@ from ...protocols import (
     DueBlob,
     LedgerBlob,
     Matches,
+    Near,
     Page,
     Removed,
     Reservation,
@@ -30,7 +31,16 @@ from ...protocols import (
     Written,
 )
 from ...shared import Shared
-from ...sql_functions import end_of, in_lock_order, to_commit, to_page, to_resolved, to_written
+from ...sql_functions import (
+    end_of,
+    in_lock_order,
+    to_commit,
+    to_near,
+    to_nearest,
+    to_page,
+    to_resolved,
+    to_written,
+)
 from ...text import Query
 from ...tsearch import answer, ask
 from .connecting import Isolation, close, connect, isolation
@@ -237,6 +247,16 @@ class SupabaseCatalog(Catalog):
             },
         )
         return answer(query, found)
+
+    async def nearest_entries(
+        self, namespace: str, vector: bytes, *, wanted: Filter | None, limit: int
+    ) -> list[Near]:
+        return to_near(
+            await self._call(
+                "nearest",
+                {"in_namespace": namespace, **to_nearest(vector, wanted, limit)._asdict()},
+            )
+        )
 
     async def expire_entries(self, namespace: str, limit: int, *, write_id: str) -> list[Removed]:
         found = await self._call(

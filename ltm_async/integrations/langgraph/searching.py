@@ -12,8 +12,7 @@ from ltm_async.backend import LTMBackend
 from ltm_async.entry import check_key, to_datetime
 from ltm_async.filters import Filter, parse_filter
 from ltm_async.results import EntryInfo, RetrieveResult, SearchHit
-from ltm_async.searching import MAX_RANKED
-from ltm_async.text import parse_query
+from ltm_async.searching import MAX_RANKED, Sought
 
 from .items import renew, search_item_of, updated_us, within
 from .names import STORE_ROOT, Name, below, name_of
@@ -64,7 +63,7 @@ class Search:
         namespace = tuple(op.namespace_prefix)
         check_key(below(STORE_ROOT, namespace), "namespace_prefix, as the prefix of entries' keys,")
         if op.query:
-            parse_query(op.query)
+            Sought.of(op.query, by_words=False)  # the backend looks for words, if it is to
         return cls(
             namespace=namespace,
             query=op.query or None,
@@ -78,7 +77,8 @@ class Search:
         """Its items; those with a TTL renewed, if asked for.
 
         Raises:
-            ConfigError: It has a query, and *ltm* does not index texts.
+            ConfigError: It has a query, and *ltm* keeps neither texts nor vectors.
+            InvalidEntryError: Its query has no words for *ltm* to seek.
             StoreError: A store failed, or an entry below the namespace is damaged.
         """
         if self.limit == 0:

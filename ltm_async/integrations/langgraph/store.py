@@ -46,10 +46,11 @@ class LTMStore(BaseStore):
 
     Without a query, searching gives the items that were put last first, and reads every entry below
     the namespace (and, for a *filter*, its value), with bounded memory. With one it gives those
-    whose text fits it best, of the 200 that :meth:`LTMBackend.search` ranks, with its score; the
-    backend needs ``index_text=True``. A filter is one of metadata, asked of the item's value: ``$eq
-    $ne $gt $gte $lt $lte`` and the rest of :mod:`ltm_async.filters`. There are no vectors:
-    ``index`` has no effect.
+    that fit it best, of those that :meth:`LTMBackend.search` ranks, with their scores: by their
+    text where the backend has ``index_text=True``, by their vectors where it has ``embed``, by both
+    where it has both. What is embedded are all strings of an item's value; ``index`` has no effect.
+    A filter is one of metadata, asked of the item's value: ``$eq $ne $gt $gte $lt $lte`` and the
+    rest of :mod:`ltm_async.filters`.
 
     The gets of one ``abatch`` are one ``retrieve_batch``, its puts one ``store_batch``, its deletes
     one ``delete_batch``. All reads come before all writes; of several writes of one item the last
@@ -87,8 +88,8 @@ class LTMStore(BaseStore):
         Raises:
             InvalidNamespaceError: LangGraph does not allow a namespace; nothing was sent.
             InvalidEntryError: A key, query, filter or limit cannot be used; nothing was sent. Or a
-                value or TTL; nothing was written.
-            ConfigError: There is a query, and the backend does not index texts.
+                value or TTL, or a query without words; nothing was written.
+            ConfigError: There is a query, and the backend keeps neither texts nor vectors.
             StoreError: A store failed.
         """
         asked = list(ops)

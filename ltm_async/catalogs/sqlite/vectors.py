@@ -1,0 +1,60 @@
+"""Vectors beside their entries; they are compared one by one, so no index has to be kept."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from ...filters import Filter, may_match
+from ...nearest import PAGE, Nearest
+from ...protocols import Near, Row
+from . import statements as sql
+
+
+def keep(
+    conn: sqlite3.Connection, namespace: str, vectors: Iterable[tuple[str, bytes | None]]
+) -> None:
+    """Replace the vectors of these keys; None leaves a key without."""
+    vectors = list(vectors)
+    drop(conn, namespace, [key for key, vector in vectors if not vector])
+    kept = [(namespace, key, vector) for key, vector in vectors if vector]
+    if kept:
+        conn.executemany(sql.KEEP_VECTOR, kept)
+
+
+def drop(conn: sqlite3.Connection, namespace: str, keys: Sequence[str]) -> None:
+    """Forget the vectors of *keys*."""
+    if keys and conn.execute(sql.HAS_VECTORS).fetchone()[0]:
+        conn.execute(sql.DROP_VECTORS, (namespace, json.dumps(keys)))
+
+
+def nearest(
+    conn: sqlite3.Connection,
+    now: int,
+    namespace: str,
+    vector: bytes,
+    wanted: Filter | None,
+    limit: int,
+) -> list[Near]:
+    found = Nearest(vector, limit)
+    bound = {
+        "namespace": namespace,
+        "now": now,
+        "size": len(vector),
+        "filtered": wanted is not None,
+    }
+    conn.create_function(
+        "ltm_wanted", 1, lambda metadata: may_match(wanted, metadata.decode(errors="replace"))
+    )
+    conn.execute("SAVEPOINT nearest")  # so that all of it is as of one moment
+    try:
+        candidates = conn.execute(sql.VECTORS, bound)
+        while page := candidates.fetchmany(PAGE):
+            found.add([key for key, _ in page], [kept for _, kept in page])
+        best = found.best()
+        heads = {"namespace": namespace, "keys": json.dumps(list(best)), "now": now}
+        rows = {row[0]: Row._make(row) for row in conn.execute(sql.HEADS, heads)}
+    finally:
+        conn.execute("RELEASE nearest")
+    return [Near(rows[key], cosine) for key, cosine in best.items() if key in rows]
