@@ -24,6 +24,7 @@ from .arguments import check_age, check_limit, checked_keys, expected_version
 from .config import OPTION_NAMES, Options, check_names, check_timeout, expand_env, options_from
 from .deadline import Deadline
 from .drafting import draft_all, draft_one, hashed
+from .encryption import Keyring
 from .entry import (
     MAX_NAMESPACE_BYTES,
     check_key,
@@ -91,6 +92,8 @@ class LTMBackend:
         fallback_size: Entries stored or retrieved one at a time that this process remembers, up to
             16 MiB, to serve while the catalog is down; 0 to 1000000, and only in ``"degrade"``.
         index_text: Keep a full-text index of what this backend stores, for :meth:`search`.
+        encryption: Keys to encrypt values with, each bound to its namespace, key and blob; None
+            leaves them as they are. Keys, metadata, sizes and times stay readable in the stores.
         timeout: Seconds for each call, or None; each method takes one for itself.
         retry: How often a store that is unavailable is asked again within that time.
 
@@ -111,6 +114,7 @@ class LTMBackend:
         on_unavailable: Literal["degrade", "raise"] = "degrade",
         fallback_size: int = 1000,
         index_text: bool = False,
+        encryption: Keyring | None = None,
         timeout: float | None = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  # frozen
     ) -> None:
@@ -127,6 +131,7 @@ class LTMBackend:
             on_unavailable=on_unavailable,
             fallback_size=fallback_size,
             index_text=index_text,
+            encryption=encryption,
             timeout=timeout,
             retry=retry,
         )
@@ -140,8 +145,9 @@ class LTMBackend:
 
         The keys are ``catalog`` (a URL or a mapping with ``type``), ``storage`` or ``storage_uri``
         (a URI or a mapping with ``uri``) and this class's options; ``retry`` is a mapping of
-        :class:`~ltm_async.retry.RetryPolicy`'s fields. ``${NAME}`` and ``${NAME:-default}`` in any
-        text are replaced from the environment.
+        :class:`~ltm_async.retry.RetryPolicy`'s fields, and ``encryption`` what
+        :meth:`~ltm_async.encryption.Keyring.from_config` takes. ``${NAME}`` and
+        ``${NAME:-default}`` in any text are replaced from the environment.
 
         Raises:
             ConfigError: A key is unknown, with the nearest that exists, or a value is wrong.

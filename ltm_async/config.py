@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
+from .encryption import Keyring
 from .entry import shown
 from .errors import ConfigError
 from .retry import RetryPolicy
@@ -27,6 +28,7 @@ class Options:
     fallback_size: int = 1000
     on_unavailable: Literal["degrade", "raise"] = "degrade"
     index_text: bool = False
+    encryption: Keyring | None = None
     timeout: float | None = 30.0
     retry: RetryPolicy = RetryPolicy()  # noqa: RUF009  # frozen
 
@@ -38,6 +40,16 @@ class Options:
         _check_range("fallback_size", self.fallback_size, 0, 1_000_000)
         if not isinstance(self.index_text, bool):
             raise ConfigError(f"index_text must be bool, not {type(self.index_text).__name__}")
+        if self.encryption is not None:
+            if not isinstance(self.encryption, Keyring):
+                raise ConfigError(
+                    f"encryption must be a Keyring, not {type(self.encryption).__name__}"
+                )
+            if self.index_text and not self.encryption.allow_plain_index:
+                raise ConfigError(
+                    "index_text keeps the words of values in plain text; with encryption it needs "
+                    "a Keyring with allow_plain_index=True"
+                )
         check_timeout(self.timeout)
         if self.on_unavailable not in ("degrade", "raise"):
             raise ConfigError(
@@ -59,6 +71,7 @@ _WHOLE = (
 )
 _DECIMAL = ("timeout", "base_s", "throttled_base_s", "cap_s")
 _SWITCHES = ("index_text",)
+_KEYRING_SWITCHES = ("allow_plaintext", "allow_plain_index")
 _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -121,6 +134,8 @@ def options_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
         name: to_bool(value) if name in _SWITCHES else _number(name, value)
         for name, value in mapping.items()
     }
+    if options.get("encryption") is not None:
+        options["encryption"] = Keyring.from_config(_switched(options["encryption"]))
     retry = options.get("retry")
     if isinstance(retry, Mapping):
         check_names("retry", retry, RETRY_NAMES)
@@ -128,6 +143,15 @@ def options_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
             **{name: _number(name, value) for name, value in retry.items()}
         )
     return options
+
+
+def _switched(encryption: Any) -> Any:
+    if not isinstance(encryption, Mapping):
+        return encryption
+    return {
+        name: to_bool(value) if name in _KEYRING_SWITCHES else value
+        for name, value in encryption.items()
+    }
 
 
 def to_bool(value: object) -> object:

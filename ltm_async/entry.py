@@ -275,8 +275,8 @@ def shown(value: object) -> str:
 
 def new_blob_id(content_hash: str) -> str:
     """A name for one upload attempt, never used again."""
-    start = len("sha256:")
-    return f"{content_hash[start : start + 16]}-{os.urandom(16).hex()}"
+    digest = content_hash.rpartition(":")[2]
+    return f"{digest[:16]}-{os.urandom(16).hex()}"
 
 
 def namespace_path(namespace: str) -> str:

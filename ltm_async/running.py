@@ -16,6 +16,7 @@ from .errors import ClosedError, StoreError
 from .fallback import Fallback
 from .protocols import BlobStore, Catalog
 from .results import Result
+from .sealing import PlainValues, SealedValues, Values
 from .stores import Stores
 from .transfer import Gate, PerLoop
 
@@ -24,6 +25,12 @@ R = TypeVar("R", bound=Result)
 logger = logging.getLogger(__name__)
 
 WARN_EVERY_S = 60.0
+
+
+def _values(options: Options) -> Values:
+    if options.encryption is None:
+        return PlainValues()
+    return SealedValues(options.encryption, options.namespace)
 
 
 class Runner:
@@ -59,6 +66,7 @@ class Runner:
                     catalog=self._make_catalog(),
                     blobs=self._make_blobs(),
                     namespace=options.namespace,
+                    values=_values(options),
                     to_catalog=Caller("catalog", options.retry, telemetry.find()),
                     to_blobs=Caller("blob store", options.retry, telemetry.find()),
                     telemetry=telemetry.find(),

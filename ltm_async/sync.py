@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from .backend import LTMBackend
+from .encryption import Keyring
 from .portal import run_blocking
 from .protocols import BlobStore, Catalog
 from .results import ChangeInfo, Result
@@ -95,6 +96,7 @@ class SyncLTMBackend:
         on_unavailable: Literal["degrade", "raise"] = "degrade",
         fallback_size: int = 1000,
         index_text: bool = False,
+        encryption: Keyring | None = None,
         timeout: float | None = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  # frozen
         allow_blocking: bool = False,
@@ -110,6 +112,7 @@ class SyncLTMBackend:
             on_unavailable=on_unavailable,
             fallback_size=fallback_size,
             index_text=index_text,
+            encryption=encryption,
             timeout=timeout,
             retry=retry,
         )
