@@ -21,7 +21,7 @@ installed_dev := $(VENV)/.installed-dev-$(VERSION)
 ministack := .venv-servers/.installed-1.5.33
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test servers check wheel format bench clean venv-package
+.PHONY: help setup demo test servers check wheel format fuzz bench clean venv-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ wheel: $(installed_dev)
 format: $(installed_dev) ## Format, and repair what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: $(installed_dev) ## Feed what decodes and checks with made-up inputs, SECONDS=30 for each target; ARGS=filters
+	$(BIN)/python -m tests.fuzz $(or $(SECONDS),30) $(ARGS)
 
 bench: $(installed_dev) servers ## Run the benchmarks and print their report; ARGS='-k import'
 	$(BIN)/python -m bench.report $(ARGS)

@@ -96,9 +96,10 @@ def check_names(what: str, given: Collection[object], known: Collection[str]) ->
     for name in given:
         if name in known:
             continue
-        near = difflib.get_close_matches(str(name), known, n=1)
+        given_name = name[:60] if isinstance(name, str) else shown(name)
+        near = difflib.get_close_matches(given_name, known, n=1)
         hint = f", did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
-        raise ConfigError(f"{what} has no option {str(name)[:60]!r}{hint}")
+        raise ConfigError(f"{what} has no option {given_name!r}{hint}")
 
 
 def expand_env(value: Any, environ: Mapping[str, str]) -> Any:

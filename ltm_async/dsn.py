@@ -52,6 +52,6 @@ def _host(place: str) -> str:
     host, colon, port = place.rpartition(":")
     if not colon or place.endswith("]"):
         host, port = place, ""
-    if colon and port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+    if colon and port and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536):
         raise ConfigError("the PostgreSQL URL has a port that is no number from 1 to 65535")
     return unquote(host).removeprefix("[").removesuffix("]")

@@ -273,6 +273,11 @@ def shown(value: object) -> str:
         return f"a huge {type(value).__name__}"
 
 
+def one_line(text: str) -> str:
+    """*text* for a log or a terminal: what could begin a line of its own, or steer, is a space."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
 def new_blob_id(content_hash: str) -> str:
     """A name for one upload attempt, never used again."""
     digest = content_hash.rpartition(":")[2]

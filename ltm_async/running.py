@@ -12,6 +12,7 @@ from . import telemetry
 from .calling import Caller
 from .config import Options, check_timeout
 from .deadline import Deadline
+from .entry import one_line
 from .errors import ClosedError, StoreError
 from .fallback import Fallback
 from .protocols import BlobStore, Catalog
@@ -134,4 +135,6 @@ class Runner:
         now = time.monotonic()
         if now - self._warned_at >= WARN_EVERY_S:
             self._warned_at = now
-            logger.warning("going on without the memory: %s: %s", type(exc).__name__, exc)
+            logger.warning(
+                "going on without the memory: %s: %s", type(exc).__name__, one_line(str(exc))
+            )
