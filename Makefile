@@ -18,10 +18,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 made := $(VENV)/.made-$(VERSION)
 installed := $(VENV)/.installed-$(VERSION)
 installed_dev := $(VENV)/.installed-dev-$(VERSION)
+LOCK := requirements-dev.lock
 ministack := .venv-servers/.installed-1.5.33
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test servers check wheel format fuzz bench clean venv-package
+.PHONY: help setup demo test servers check wheel format fuzz bench lock clean venv-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -49,7 +50,7 @@ check: $(installed_dev) ## Format, lint, types, import layers, and the built whe
 wheel: $(installed_dev)
 	@set -eu; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT INT TERM; \
 	quietly() { "$$@" >"$$tmp/log" 2>&1 || { cat "$$tmp/log"; exit 1; }; }; \
-	quietly $(BIN)/python -m build --wheel --outdir "$$tmp/dist" .; \
+	quietly $(BIN)/python -m build --no-isolation --wheel --outdir "$$tmp/dist" .; \
 	quietly $(BIN)/python -m venv "$$tmp/venv"; \
 	cd "$$tmp"; \
 	quietly venv/bin/python -m pip install --no-index dist/*.whl; \
@@ -75,9 +76,19 @@ $(installed): $(made) pyproject.toml
 	$(PIP) --editable .
 	@touch $@
 
-$(installed_dev): $(made) pyproject.toml
-	$(PIP) --editable '.[dev]'
+$(installed_dev): $(made) pyproject.toml $(LOCK)
+	@sh tests/install-locked $(BIN)/python $(LOCK)
+	$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@
+
+# The one command that renews the lock, after dependencies were changed or to get newer ones.
+lock: ## Renew requirements-dev.lock, the versions and hashes of all that is installed for tests
+	@$(RUN) -m venv --clear .venv-lock
+	@.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11.3 --extra dev --upgrade \
+	    --generate-hashes --no-annotate --no-header --no-emit-index-url \
+	    --output-file $(LOCK) pyproject.toml
+	@rm -rf .venv-lock
 
 # Apart from ours: it wants another botocore than aiobotocore does.
 $(ministack): $(made)
