@@ -46,7 +46,7 @@ def _run(commands: ModuleType, argv: Sequence[str]) -> int:
         code = commands.invoke(session, argv)
         sys.stdout.flush()
     except commands.UsageError as exc:
-        _say(f"ltm: {one_line(session.hide(exc.format_message()))}\nTry: ltm --help")
+        _say(f"ltm: {session.hide(exc.format_message())}\nTry: ltm --help")
         return WRONG_USE
     except BrokenPipeError:
         _discard_stdout()

@@ -20,6 +20,7 @@ from ltm_async.blobs.gcs.replies import RefusedError, reading
 from ltm_async.blobs.s3.replies import age_us
 from ltm_async.catalogs.memory import MemoryCatalog
 from ltm_async.catalogs.supabase.failures import Reply, result_of
+from ltm_async.cli import main
 from ltm_async.clock import header_date_us
 from ltm_async.protocols import Row
 from ltm_async.sqlstates import CONFLICT
@@ -114,3 +115,15 @@ async def test_a_servers_words_begin_no_line_of_a_log_and_steer_no_terminal(
     (record,) = caplog.records
     assert record.getMessage().isprintable()
     assert "no WARNING root all is well" in record.getMessage()
+
+
+def test_a_servers_words_steer_no_terminal_from_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def hostile(*_: object, **__: object) -> None:
+        raise StoreError("no\nltm: done\x1b[2J", store="x")
+
+    monkeypatch.setattr(MemoryCatalog, "get_entries_batch", hostile)
+    assert main(["get", "k", "--catalog", "memory:", "--storage", "memory:"]) == 3
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "ltm: no ltm: done [2J\n")

@@ -213,9 +213,3 @@ def test_whether_texts_are_kept_may_be_said_by_the_environment(
     monkeypatch.setenv("LTM_INDEX_TEXT", "maybe")
     done = ltm("store", "a", "1")
     assert (done.code, "LTM_INDEX_TEXT must be true or false" in done.err) == (2, True)
-
-
-def test_a_mistake_in_an_argument_steers_no_terminal(ltm: Run) -> None:
-    done = ltm("get", "--\x1b[2J\nltm: done", "k")
-    assert (done.code, done.out, "\x1b" in done.err) == (2, "", False)
-    assert len(done.err.splitlines()) == 2
