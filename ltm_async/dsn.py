@@ -43,7 +43,9 @@ class Address:
         hosts = [_host(place) for place in places.split(",") if place]
         hosts += [host for value in query.get("host", []) for host in value.split(",")]
         name = unquote(user.partition(":")[0])
-        shown = f"postgresql://{name}{at}{places}{parts.path}"
+        # A path with an @ is an authority that went astray, as after a scheme that stands twice.
+        path = "/…" if "@" in unquote(parts.path) else parts.path
+        shown = f"postgresql://{name}{at}{places}{path}"
         return cls(dsn, shown, tuple(filter(None, hosts)), frozenset(query))
 
 

@@ -127,3 +127,8 @@ def test_a_servers_words_steer_no_terminal_from_the_command(
     assert main(["get", "k", "--catalog", "memory:", "--storage", "memory:"]) == 3
     out, err = capsys.readouterr()
     assert (out, err) == ("", "ltm: no ltm: done [2J\n")
+
+
+def test_a_url_whose_scheme_stands_twice_shows_no_password() -> None:
+    catalog = PostgresCatalog("postgresql://postgresql://user:canary-1b2c@host:5432/db")
+    assert "canary" not in repr(catalog)
