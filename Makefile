@@ -18,11 +18,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 made := $(VENV)/.made-$(VERSION)
 installed := $(VENV)/.installed-$(VERSION)
 installed_dev := $(VENV)/.installed-dev-$(VERSION)
+LOCK := requirements-dev.lock
 duckdb := .venv-duckdb/.installed-1.5.5
 ministack := .venv-servers/.installed-1.5.33-0.1.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test duckdb model chaos soak crash-exhaustive servers check wheel format bench clean venv-package
+.PHONY: help setup demo test duckdb model chaos soak crash-exhaustive servers check wheel format fuzz bench lock clean venv-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -75,7 +76,7 @@ check: $(installed_dev) ## Format, lint, types, import layers, and the built whe
 wheel: $(installed_dev)
 	@set -eu; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT INT TERM; \
 	quietly() { "$$@" >"$$tmp/log" 2>&1 || { cat "$$tmp/log"; exit 1; }; }; \
-	quietly $(BIN)/python -m build --wheel --outdir "$$tmp/dist" .; \
+	quietly $(BIN)/python -m build --no-isolation --wheel --outdir "$$tmp/dist" .; \
 	quietly $(BIN)/python -m venv "$$tmp/venv"; \
 	cd "$$tmp"; \
 	quietly venv/bin/python -m pip install --no-index dist/*.whl; \
@@ -86,6 +87,9 @@ wheel: $(installed_dev)
 format: $(installed_dev) ## Format, and repair what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+fuzz: $(installed_dev) ## Feed what decodes and checks with made-up inputs, SECONDS=30 for each target; ARGS=filters
+	$(BIN)/python -m tests.fuzz $(or $(SECONDS),30) $(ARGS)
 
 bench: $(installed_dev) servers ## Run the benchmarks and print their report; ARGS='-k import'
 	$(BIN)/python -m bench.report $(ARGS)
@@ -98,8 +102,9 @@ $(installed): $(made) pyproject.toml
 	$(PIP) --editable .
 	@touch $@
 
-$(installed_dev): $(made) pyproject.toml
-	$(PIP) --editable '.[dev]'
+$(installed_dev): $(made) pyproject.toml $(LOCK)
+	@sh tests/install-locked $(BIN)/python $(LOCK)
+	$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@
 
 $(duckdb): $(made) pyproject.toml
@@ -107,6 +112,15 @@ $(duckdb): $(made) pyproject.toml
 	.venv-duckdb/bin/python -m pip install --quiet --disable-pip-version-check \
 	    --editable '.[test]' duckdb==1.5.5 duckdb-extension-fts==1.5.5
 	@touch $@
+
+# The one command that renews the lock, after dependencies were changed or to get newer ones.
+lock: ## Renew requirements-dev.lock, the versions and hashes of all that is installed for tests
+	@$(RUN) -m venv --clear .venv-lock
+	@.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11.3 --extra dev --upgrade \
+	    --generate-hashes --no-annotate --no-header --no-emit-index-url \
+	    --output-file $(LOCK) pyproject.toml
+	@rm -rf .venv-lock
 
 # Apart from ours: it wants another botocore than aiobotocore does.
 $(ministack): $(made)

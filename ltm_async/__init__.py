@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .catalogs.postgres import PostgresCatalog
     from .catalogs.sqlite import SQLiteCatalog
     from .catalogs.supabase import SupabaseCatalog
+    from .encryption import Keyring
     from .engine import DuckDBQueryEngine
     from .entry import compute_content_hash
     from .errors import (
@@ -66,6 +67,7 @@ _HOMES = {
     "catalogs.postgres": ("PostgresCatalog",),
     "catalogs.sqlite": ("SQLiteCatalog",),
     "catalogs.supabase": ("SupabaseCatalog",),
+    "encryption": ("Keyring",),
     "engine": ("DuckDBQueryEngine",),
     "entry": ("compute_content_hash",),
     "errors": (
@@ -114,6 +116,7 @@ __all__ = [
     "FirestoreCatalog",
     "GCSBlobStore",
     "InvalidEntryError",
+    "Keyring",
     "LTMBackend",
     "LTMError",
     "LocalBlobStore",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
+from .cursors import MAX_VERSION
 from .entry import check_key, shown
 from .errors import InvalidEntryError
 
@@ -14,7 +15,9 @@ def expected_version(if_version: int | None, if_absent: bool) -> int | None:
         if if_version is not None:
             raise InvalidEntryError("if_version and if_absent exclude each other")
         return 0
-    if if_version is not None and (type(if_version) is not int or if_version < 1):
+    if if_version is not None and (
+        type(if_version) is not int or not 1 <= if_version <= MAX_VERSION
+    ):
         raise InvalidEntryError("if_version must be a version that a result gave, an int above 0")
     return if_version
 

@@ -24,6 +24,7 @@ from .arguments import check_age, check_limit, checked_keys, expected_version
 from .config import OPTION_NAMES, Options, check_names, check_timeout, expand_env, options_from
 from .deadline import Deadline
 from .drafting import draft_all, draft_one, hashed
+from .encryption import Keyring
 from .entry import (
     MAX_NAMESPACE_BYTES,
     check_key,
@@ -99,6 +100,8 @@ class LTMBackend:
             array of NumPy, of 1 to 2048 finite numbers, all of one length. It is called once for
             each batch that is stored, before anything is written, and for each query. A plain one
             runs in a thread, at most four at once.
+        encryption: Keys to encrypt values with, each bound to its namespace, key and blob; None
+            leaves them as they are. Keys, metadata, sizes and times stay readable in the stores.
         timeout: Seconds for each call, or None; each method takes one for itself.
         retry: How often a store that is unavailable is asked again within that time.
 
@@ -120,6 +123,7 @@ class LTMBackend:
         fallback_size: int = 1000,
         index_text: bool = False,
         embed: Embed | None = None,
+        encryption: Keyring | None = None,
         timeout: float | None = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  # frozen
     ) -> None:
@@ -137,6 +141,7 @@ class LTMBackend:
             fallback_size=fallback_size,
             index_text=index_text,
             embed=embed,
+            encryption=encryption,
             timeout=timeout,
             retry=retry,
         )
@@ -150,8 +155,9 @@ class LTMBackend:
 
         The keys are ``catalog`` (a URL or a mapping with ``type``), ``storage`` or ``storage_uri``
         (a URI or a mapping with ``uri``) and this class's options; ``retry`` is a mapping of
-        :class:`~ltm_async.retry.RetryPolicy`'s fields. ``${NAME}`` and ``${NAME:-default}`` in any
-        text are replaced from the environment.
+        :class:`~ltm_async.retry.RetryPolicy`'s fields, and ``encryption`` what
+        :meth:`~ltm_async.encryption.Keyring.from_config` takes. ``${NAME}`` and
+        ``${NAME:-default}`` in any text are replaced from the environment.
 
         Raises:
             ConfigError: A key is unknown, with the nearest that exists, or a value is wrong.

@@ -159,7 +159,8 @@ def cut(
 
 def _row_bytes(draft: Draft, stores: Stores) -> int:
     """What a row takes at most, its fields' names, its hashes, its text and its vector included."""
-    value = draft.byte_size if draft.byte_size < stores.inline_threshold else 0
+    size = draft.byte_size
+    value = stores.values.inlined_bytes(size) if size < stores.inline_threshold else 0
     text = min(TEXT_GROWTH * draft.byte_size, MAX_TEXT) if stores.index_text else 0
     vector = 0 if stores.embedder is None else VECTOR_GROWTH * stores.embedder.vector_bytes
     return value + text + vector + len(draft.metadata) + 4 * len(draft.key) + ROW_OVERHEAD

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from .entry import one_line
 from .errors import ConfigError, ConflictError, InvalidEntryError, LTMError, QueryError
 from .exits import CONFLICT, INTERRUPTED, READER_GONE, STORE_FAILED, WRONG_USE
 
@@ -51,7 +52,7 @@ def _run(commands: ModuleType, argv: Sequence[str]) -> int:
         _discard_stdout()
         return READER_GONE
     except LTMError as exc:
-        _say(f"ltm: {session.hide(str(exc))}")
+        _say(f"ltm: {one_line(session.hide(str(exc)))}")
         return _code_of(exc)
     except OSError as exc:
         _discard_stdout()

@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
+from .encryption import Keyring
 from .entry import shown
 from .errors import ConfigError
 from .retry import RetryPolicy
@@ -29,6 +30,7 @@ class Options:
     on_unavailable: Literal["degrade", "raise"] = "degrade"
     index_text: bool = False
     embed: Embed | None = None
+    encryption: Keyring | None = None
     timeout: float | None = 30.0
     retry: RetryPolicy = RetryPolicy()  # noqa: RUF009  # frozen
 
@@ -42,6 +44,17 @@ class Options:
             raise ConfigError(f"index_text must be bool, not {type(self.index_text).__name__}")
         if self.embed is not None and not callable(self.embed):
             raise ConfigError(f"embed must be a function, not {type(self.embed).__name__}")
+        if self.encryption is not None:
+            if not isinstance(self.encryption, Keyring):
+                raise ConfigError(
+                    f"encryption must be a Keyring, not {type(self.encryption).__name__}"
+                )
+            plain = "index_text" if self.index_text else "embed"
+            if (self.index_text or self.embed) and not self.encryption.allow_plain_index:
+                raise ConfigError(
+                    f"{plain} keeps in plain what tells of values; with encryption it needs a "
+                    "Keyring with allow_plain_index=True"
+                )
         check_timeout(self.timeout)
         if self.on_unavailable not in ("degrade", "raise"):
             raise ConfigError(
@@ -63,6 +76,7 @@ _WHOLE = (
 )
 _DECIMAL = ("timeout", "base_s", "throttled_base_s", "cap_s")
 _SWITCHES = ("index_text",)
+_KEYRING_SWITCHES = ("allow_plaintext", "allow_plain_index")
 _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -87,9 +101,10 @@ def check_names(what: str, given: Collection[object], known: Collection[str]) ->
     for name in given:
         if name in known:
             continue
-        near = difflib.get_close_matches(str(name), known, n=1)
+        given_name = name[:60] if isinstance(name, str) else shown(name)
+        near = difflib.get_close_matches(given_name, known, n=1)
         hint = f", did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
-        raise ConfigError(f"{what} has no option {str(name)[:60]!r}{hint}")
+        raise ConfigError(f"{what} has no option {given_name!r}{hint}")
 
 
 def expand_env(value: Any, environ: Mapping[str, str]) -> Any:
@@ -125,6 +140,8 @@ def options_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
         name: to_bool(value) if name in _SWITCHES else _number(name, value)
         for name, value in mapping.items()
     }
+    if options.get("encryption") is not None:
+        options["encryption"] = Keyring.from_config(_switched(options["encryption"]))
     retry = options.get("retry")
     if isinstance(retry, Mapping):
         check_names("retry", retry, RETRY_NAMES)
@@ -132,6 +149,15 @@ def options_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
             **{name: _number(name, value) for name, value in retry.items()}
         )
     return options
+
+
+def _switched(encryption: Any) -> Any:
+    if not isinstance(encryption, Mapping):
+        return encryption
+    return {
+        name: to_bool(value) if name in _KEYRING_SWITCHES else value
+        for name, value in encryption.items()
+    }
 
 
 def to_bool(value: object) -> object:

@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 
-from .entry import NEVER, Expiry, check_key, encode, encode_metadata, hash_of, to_expiry
+from .entry import NEVER, Expiry, check_key, encode, encode_metadata, hash_of, shown, to_expiry
 from .errors import InvalidEntryError
 from .hashing import ON_LOOP_BYTES, content_hash
 
@@ -103,7 +103,8 @@ def _draft_entry(entry: object) -> Draft:
     if not isinstance(entry, Mapping):
         raise InvalidEntryError(f"must be a mapping, not {_kind(entry)}")
     if not _FIELDS.keys() >= entry.keys():
-        field = str(next(field for field in entry if field not in _FIELDS))
+        unknown = next(field for field in entry if field not in _FIELDS)
+        field = unknown[:60] if isinstance(unknown, str) else shown(unknown)
         near = difflib.get_close_matches(field, _FIELDS, n=1)
         hint = f", did you mean {near[0]!r}?" if near else f"; there are {', '.join(_FIELDS)}"
         raise InvalidEntryError(f"has an unknown field {field[:40]!r}{hint}")

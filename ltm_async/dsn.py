@@ -43,7 +43,9 @@ class Address:
         hosts = [_host(place) for place in places.split(",") if place]
         hosts += [host for value in query.get("host", []) for host in value.split(",")]
         name = unquote(user.partition(":")[0])
-        shown = f"postgresql://{name}{at}{places}{parts.path}"
+        # A path with an @ is an authority that went astray, as after a scheme that stands twice.
+        path = "/…" if "@" in unquote(parts.path) else parts.path
+        shown = f"postgresql://{name}{at}{places}{path}"
         return cls(dsn, shown, tuple(filter(None, hosts)), frozenset(query))
 
 
@@ -52,6 +54,6 @@ def _host(place: str) -> str:
     host, colon, port = place.rpartition(":")
     if not colon or place.endswith("]"):
         host, port = place, ""
-    if colon and port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+    if colon and port and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536):
         raise ConfigError("the PostgreSQL URL has a port that is no number from 1 to 65535")
     return unquote(host).removeprefix("[").removesuffix("]")

@@ -288,10 +288,15 @@ def shown(value: object) -> str:
         return f"a huge {type(value).__name__}"
 
 
+def one_line(text: str) -> str:
+    """*text* for a log or a terminal: what could begin a line of its own, or steer, is a space."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+
+
 def new_blob_id(content_hash: str) -> str:
     """A name for one upload attempt, never used again."""
-    start = len("sha256:")
-    return f"{content_hash[start : start + 16]}-{os.urandom(16).hex()}"
+    digest = content_hash.rpartition(":")[2]
+    return f"{digest[:16]}-{os.urandom(16).hex()}"
 
 
 def namespace_path(namespace: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from .entry import (
     FIRST_US,
@@ -13,10 +13,8 @@ from .entry import (
     blob_path,
     check_key,
     decode,
-    hash_of,
 )
 from .errors import CorruptError, InvalidEntryError, StoreError, UnavailableError
-from .hashing import content_hash
 from .protocols import Row
 from .results import RetrieveResult
 from .stores import Stores
@@ -24,6 +22,17 @@ from .transfer import fan_out
 
 Named: TypeAlias = tuple[str, str]
 """A key and the blob its row names: a forged row may name another's."""
+
+
+class Fetched(NamedTuple):
+    """What a blob held."""
+
+    value: Any
+    text: str
+    """The canonical JSON that it came from."""
+    content_hash: str
+    """Of the text itself, encrypted or not."""
+
 
 ROUNDS = 5
 """How often rows are read again because a blob was replaced meanwhile."""
@@ -34,6 +43,7 @@ class Read:
     """What was found: a value or an error for each key with a live row."""
 
     rows: dict[str, Row]
+    """The content hash of those with a value is that of the value itself, encrypted or not."""
     values: dict[str, Any]
     metadata: dict[str, dict[str, Any]]
     """Of those that have any."""
@@ -60,7 +70,7 @@ async def read_batch(stores: Stores, keys: Sequence[str]) -> Read:
     A blob that is gone or damaged has the rows read again. If they changed, the new ones
     count; if not, the blob is corrupt: it is never taken for a missing entry.
     """
-    fetched: dict[Named, tuple[Any, str]] = {}
+    fetched: dict[Named, Fetched] = {}
     failed: dict[Named, StoreError] = {}
     for _ in range(ROUNDS):
         found = await stores.to_catalog.unanswered(
@@ -81,9 +91,9 @@ async def read_batch(stores: Stores, keys: Sequence[str]) -> Read:
             for (key, _), exc in failed.items():
                 if isinstance(exc, CorruptError):
                     stores.damaged.add(key)
-            return _decoded(rows, fetched, failed)
+            return _decoded(stores, rows, fetched, failed)
     busy = UnavailableError("the entry is replaced faster than its blob can be read")
-    return _decoded(rows, fetched, dict.fromkeys(failed, busy))
+    return _decoded(stores, rows, fetched, dict.fromkeys(failed, busy))
 
 
 def _may_heal(exc: StoreError) -> bool:
@@ -93,7 +103,7 @@ def _may_heal(exc: StoreError) -> bool:
 async def _download(
     stores: Stores,
     rows: Sequence[Row],
-    fetched: dict[Named, tuple[Any, str]],
+    fetched: dict[Named, Fetched],
     failed: dict[Named, StoreError],
 ) -> None:
     """Put the value of each row's blob into *fetched*, or why there is none into *failed*."""
@@ -107,9 +117,9 @@ async def _download(
                 raise CorruptError(f"a row says its blob has {row.byte_size} bytes")
             async with gate.admit(row.byte_size):
                 data = await stores.to_blobs.unanswered(
-                    stores.blobs.get, path, limit=row.byte_size + 1
+                    stores.blobs.get, path, limit=stores.values.blob_bytes(row.byte_size) + 1
                 )
-                fetched[named] = await _checked(row, data)
+                fetched[named] = await _checked(stores, row, data)
             if stores.telemetry is not None:
                 stores.telemetry.transferred("down", row.byte_size)
         except StoreError as exc:
@@ -118,24 +128,24 @@ async def _download(
     await fan_out(rows, download, count=stores.max_concurrency)
 
 
-async def _checked(row: Row, data: bytes | None) -> tuple[Any, str]:
+async def _checked(stores: Stores, row: Row, data: bytes | None) -> Fetched:
     if data is None:
         raise CorruptError("a blob that a row names is missing")
-    if len(data) != row.byte_size:
-        raise CorruptError("a blob does not have the size that its row says")
-    if await content_hash(data) != row.content_hash:
-        raise CorruptError("a blob does not have the content that its row says")
-    text = data.decode("ascii", "replace")
-    return decode(text), text
+    text, content_hash = await stores.values.open_blob(row, row.blob_id or "", data)
+    return Fetched(decode(text), text, content_hash)
 
 
 def _decoded(
-    rows: dict[str, Row], fetched: dict[Named, tuple[Any, str]], failed: dict[Named, StoreError]
+    stores: Stores,
+    rows: dict[str, Row],
+    fetched: Mapping[Named, Fetched],
+    failed: Mapping[Named, StoreError],
 ) -> Read:
     values: dict[str, Any] = {}
     metadata: dict[str, dict[str, Any]] = {}
     texts: dict[str, str] = {}
     errors: dict[str, StoreError] = {}
+    open_inlined = stores.values.open_inlined
     for key, row in rows.items():
         text, blob_id = row.inlined_value, row.blob_id
         try:
@@ -143,8 +153,7 @@ def _decoded(
             if text is not None:
                 if blob_id is not None:
                     raise CorruptError("a row has a value and a blob at once")
-                if len(text) != row.byte_size or _hash_of_text(text) != row.content_hash:
-                    raise CorruptError("a row does not have the content that its hash says")
+                text, content_hash = open_inlined(row, text)
                 values[key] = decode(text)
                 texts[key] = text
             elif blob_id is None:
@@ -152,17 +161,14 @@ def _decoded(
             elif (key, blob_id) in failed:
                 raise failed[key, blob_id]
             else:
-                values[key], texts[key] = fetched[key, blob_id]
+                values[key], texts[key], content_hash = fetched[key, blob_id]
             if row.metadata != "{}":
                 metadata[key] = decode_metadata(row)
+            if content_hash != row.content_hash:
+                rows[key] = row._replace(content_hash=content_hash)
         except StoreError as exc:
             errors[key] = exc
     return Read(rows, values, metadata, errors, texts)
-
-
-def _hash_of_text(text: str) -> str:
-    # What we wrote is ASCII; whatever else is there has another hash, and must not raise here.
-    return hash_of(text.encode("utf-8", "replace"))
 
 
 def check_instants(row: Row) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 
+from .entry import shown
 from .errors import ConfigError, RateLimitedError, StoreError
 
 
@@ -26,13 +27,15 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         if type(self.attempts) is not int or not 1 <= self.attempts <= 100:
-            raise ConfigError(f"retry.attempts is {self.attempts!r}, it must be 1 to 100")
+            raise ConfigError(f"retry.attempts is {shown(self.attempts)}, it must be 1 to 100")
         for name in ("base_s", "throttled_base_s", "cap_s"):
             seconds = getattr(self, name)
             if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
                 raise ConfigError(f"retry.{name} must be a number of seconds")
             if not 0 < seconds <= 3600:
-                raise ConfigError(f"retry.{name} is {seconds}, it must be above 0, at most 3600")
+                raise ConfigError(
+                    f"retry.{name} is {shown(seconds)}, it must be above 0, at most 3600"
+                )
 
     def wait_s(self, tried: int, exc: StoreError) -> float:
         """How long to wait after *tried* tries, the last of which raised *exc*."""

@@ -13,10 +13,12 @@ from .calling import Caller
 from .config import Options, check_timeout
 from .deadline import Deadline
 from .embedding import Embedder
+from .entry import one_line
 from .errors import ClosedError, StoreError
 from .fallback import Fallback
 from .protocols import BlobStore, Catalog
 from .results import Result
+from .sealing import PlainValues, SealedValues, Values
 from .stores import Stores
 from .transfer import Gate, PerLoop
 
@@ -25,6 +27,12 @@ R = TypeVar("R", bound=Result)
 logger = logging.getLogger(__name__)
 
 WARN_EVERY_S = 60.0
+
+
+def _values(options: Options) -> Values:
+    if options.encryption is None:
+        return PlainValues()
+    return SealedValues(options.encryption, options.namespace)
 
 
 class Runner:
@@ -60,6 +68,7 @@ class Runner:
                     catalog=self._make_catalog(),
                     blobs=self._make_blobs(),
                     namespace=options.namespace,
+                    values=_values(options),
                     to_catalog=Caller("catalog", options.retry, telemetry.find()),
                     to_blobs=Caller("blob store", options.retry, telemetry.find()),
                     telemetry=telemetry.find(),
@@ -128,4 +137,6 @@ class Runner:
         now = time.monotonic()
         if now - self._warned_at >= WARN_EVERY_S:
             self._warned_at = now
-            logger.warning("going on without the memory: %s: %s", type(exc).__name__, exc)
+            logger.warning(
+                "going on without the memory: %s: %s", type(exc).__name__, one_line(str(exc))
+            )

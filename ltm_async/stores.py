@@ -7,6 +7,7 @@ import dataclasses
 from .calling import Caller
 from .embedding import Embedder
 from .protocols import BlobStore, Catalog
+from .sealing import Values
 from .telemetry import Telemetry
 from .transfer import Gate, PerLoop
 
@@ -47,6 +48,7 @@ class Stores:
     catalog: Catalog
     blobs: BlobStore
     namespace: str
+    values: Values
     to_catalog: Caller
     to_blobs: Caller
     inline_threshold: int

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from .backend import LTMBackend
+from .encryption import Keyring
 from .portal import run_blocking
 from .protocols import BlobStore, Catalog
 from .results import ChangeInfo, Result
@@ -97,6 +98,7 @@ class SyncLTMBackend:
         fallback_size: int = 1000,
         index_text: bool = False,
         embed: Embed | None = None,
+        encryption: Keyring | None = None,
         timeout: float | None = 30.0,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  # frozen
         allow_blocking: bool = False,
@@ -113,6 +115,7 @@ class SyncLTMBackend:
             fallback_size=fallback_size,
             index_text=index_text,
             embed=embed,
+            encryption=encryption,
             timeout=timeout,
             retry=retry,
         )

@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from .drafting import Draft
+from .drafting import PAUSE_EVERY_BYTES, Draft
 from .embedding import Embedder
 from .entry import Expiry, blob_path, new_blob_id, to_datetime
 from .errors import FencedError, OutcomeUnknownError, StoreError, UnavailableError
@@ -74,10 +74,7 @@ async def _attempt(
     try:
         renewed = await _bring_up(stores, large, blob_ids) if large else {}
         texts = await _texts(drafts) if stores.index_text else {}
-        writes = [
-            _to_write(stores, draft, blob_ids, texts.get(draft.key), vectors.get(draft.key))
-            for draft in drafts
-        ]
+        writes = await _to_writes(stores, drafts, blob_ids, texts, vectors)
         written = await _commit(stores, writes, write_id)
     except OutcomeUnknownError:
         raise  # the row may name them, now or later
@@ -112,13 +109,16 @@ async def _reserve(
     async def reserve() -> Mapping[str, str]:
         # A name is sent once. Sent again, its first reservation could arrive after the blob was
         # collected, and would let a commit pass that names nothing.
-        blob_ids.update((draft.key, new_blob_id(draft.content_hash)) for draft in large)
+        hashes = {
+            draft.key: stores.values.content_hash(draft.key, draft.content_hash) for draft in large
+        }
+        blob_ids.update((key, new_blob_id(content_hash)) for key, content_hash in hashes.items())
         blobs = [
             Reservation(
                 blob_ids[draft.key],
                 draft.key,
                 # What is damaged must not be taken for the same content.
-                "" if draft.key in stores.damaged else draft.content_hash,
+                "" if draft.key in stores.damaged else hashes[draft.key],
                 draft.byte_size,
             )
             for draft in large
@@ -134,7 +134,9 @@ async def _upload(stores: Stores, drafts: Sequence[Draft], blob_ids: Mapping[str
     async def upload(draft: Draft) -> None:
         path = blob_path(stores.namespace, blob_ids[draft.key])
         async with gate.admit(draft.byte_size):
-            data = draft.encoded().encode()
+            data = await stores.values.seal_blob(
+                draft.key, blob_ids[draft.key], draft.encoded().encode()
+            )
             await stores.to_blobs.unanswered(stores.blobs.put, path, data)
         if stores.telemetry is not None:
             stores.telemetry.transferred("up", draft.byte_size)
@@ -163,25 +165,40 @@ async def _vectors(embedder: Embedder, drafts: Sequence[Draft]) -> dict[str, byt
     return dict(zip((draft.key for draft in drafts), made, strict=True))
 
 
-def _to_write(
+async def _to_writes(
     stores: Stores,
-    draft: Draft,
+    drafts: Sequence[Draft],
     blob_ids: Mapping[str, str],
-    words: str | None,
-    vector: bytes | None,
-) -> Write:
-    return Write(
-        draft.key,
-        draft.content_hash,
-        draft.byte_size,
-        draft.encoded() if draft.byte_size < stores.inline_threshold else None,
-        blob_ids.get(draft.key),
-        draft.metadata,
-        draft.expiry,
-        draft.if_version,
-        words,
-        vector,
-    )
+    texts: Mapping[str, str],
+    vectors: Mapping[str, bytes],
+) -> list[Write]:
+    """What is to be committed; made on the loop, in turns of some milliseconds."""
+    values = stores.values
+    writes: list[Write] = []
+    since_pause = 0
+    for draft in drafts:
+        key, inlined = draft.key, None
+        if draft.byte_size < stores.inline_threshold:
+            inlined = values.seal_inlined(key, draft.encoded())
+            since_pause += draft.byte_size
+        writes.append(
+            Write(
+                key,
+                values.content_hash(key, draft.content_hash),
+                draft.byte_size,
+                inlined,
+                blob_ids.get(key),
+                draft.metadata,
+                draft.expiry,
+                draft.if_version,
+                texts.get(key),
+                vectors.get(key),
+            )
+        )
+        if since_pause >= PAUSE_EVERY_BYTES:
+            since_pause = 0
+            await asyncio.sleep(0)
+    return writes
 
 
 async def _commit(stores: Stores, writes: Sequence[Write], write_id: str) -> Written:

@@ -33,6 +33,7 @@ from ltm_async import (
     ConflictError,
     DeadlineError,
     InvalidEntryError,
+    Keyring,
     LTMBackend,
     MemoryBlobStore,
     MemoryCatalog,
@@ -135,6 +136,7 @@ class TestTheSameAsTheAsyncClass:
             other: Any = {
                 "namespace": "n", "on_unavailable": "raise", "retry": type(default)(attempts=2)
                 if name == "retry" else None, "index_text": True, "embed": list,
+                "encryption": Keyring({"a": b"k" * 32}, primary="a"),
             }.get(name, 65_536 if name == "max_inflight_bytes" else 7)  # fmt: skip
             made = SyncLTMBackend("memory:", "memory:", **{name: other})
             assert getattr(made._ltm._runner.options, name) == other != default

@@ -59,7 +59,8 @@ def make_app(commands: Mapping[str, Callable[..., int]]) -> typer.Typer:
     """
     app = typer.Typer(
         help="Long-term memory for agents: JSON on stdout, words on stderr. The options below may "
-        "come before or after the command.",
+        "come before or after the command. LTM_ENCRYPTION may hold the keys that values are "
+        "encrypted with: id:key, or more with commas between them, the first for what is stored.",
         epilog=EPILOG,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -86,6 +87,8 @@ def _before(
     session.namespace = os.environ.get("LTM_NAMESPACE") if namespace is None else namespace
     session.index_text = _switch("LTM_INDEX_TEXT") if index_text is None else index_text
     session.timeout = timeout
+    # No option: what is in a command line is seen by every user of the machine.
+    session.encryption = os.environ.get("LTM_ENCRYPTION") or None
 
 
 def _switch(variable: str) -> bool | None:

@@ -13,12 +13,13 @@ from typing import BinaryIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from ..entry import one_line
 from ..jsonl import Channel, to_iso
 from ..results import Result
 
 
 def say(text: str) -> None:
-    sys.stderr.write(f"ltm: {text}\n")
+    sys.stderr.write(f"ltm: {one_line(text)}\n")
 
 
 def left_out(key: str, why: str) -> None:

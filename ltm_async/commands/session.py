@@ -12,6 +12,7 @@ import typer
 
 from .. import doctor
 from ..backend import LTMBackend
+from ..encryption import Keyring
 
 T = TypeVar("T")
 
@@ -27,6 +28,7 @@ class Session:
     namespace: str | None = None
     index_text: bool | None = None
     timeout: float | None = None
+    encryption: str | None = dataclasses.field(default=None, repr=False)
 
     @contextlib.asynccontextmanager
     async def memory(self, *, patient: bool = False) -> AsyncIterator[LTMBackend]:
@@ -35,6 +37,7 @@ class Session:
             raise UsageError("no catalog: --catalog or LTM_CATALOG, as sqlite:///memory.db")
         if self.storage is None:
             raise UsageError("no storage: --storage or LTM_STORAGE, such as ./blobs")
+        keyring = None if self.encryption is None else Keyring.from_config(self.encryption)
         limits: dict[str, Any] = {}
         if self.timeout is not None or patient:
             limits["timeout"] = self.timeout
@@ -44,6 +47,7 @@ class Session:
             namespace=self.namespace or "",
             on_unavailable="raise",
             index_text=bool(self.index_text),
+            encryption=keyring,
             **limits,
         )
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import json
 import re
 from collections.abc import Mapping
@@ -11,8 +10,10 @@ from types import TracebackType
 
 import aiohttp
 
+from ...clock import header_date_us
 from ...errors import (
     AccessDeniedError,
+    LTMError,
     OutcomeUnknownError,
     RateLimitedError,
     StoreError,
@@ -55,7 +56,7 @@ def _read(body: bytes) -> tuple[str, str]:
     try:
         error = json.loads(text)["error"]
         return str(error["errors"][0]["reason"]), str(error["message"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return "", "" if text.lstrip().startswith("<") else " ".join(text.split())
 
 
@@ -81,14 +82,15 @@ class Translating:
         match exc:
             case RefusedError():
                 raise self._meaning(exc) from exc
-            case json.JSONDecodeError() | UnicodeDecodeError():
+            case LTMError():
+                if self._lost is not OutcomeUnknownError and isinstance(exc, OutcomeUnknownError):
+                    raise self._lost(str(exc), store="gcs") from exc
+            case ValueError() | RecursionError():
                 raise self._lost("gcs: the reply is none of this API", store="gcs") from exc
             case aiohttp.ClientError() | OSError():  # in the middle of a body
                 raise self._lost(
                     f"gcs: the reply was cut short: {in_words(exc)}", store="gcs"
                 ) from exc
-            case OutcomeUnknownError() if self._lost is not OutcomeUnknownError:
-                raise self._lost(str(exc), store="gcs") from exc
 
     def _meaning(self, exc: RefusedError) -> StoreError:
         what = f"gcs: {exc.status}: {exc.words}".removesuffix(": ")
@@ -119,18 +121,10 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     value = headers.get("Retry-After", "")
     if value.isascii() and value.isdigit():
         return float(value[:9])
-    until_us, now_us = date_us(value), date_us(headers.get("Date"))
+    until_us, now_us = header_date_us(value), header_date_us(headers.get("Date"))
     if until_us is None or now_us is None:
         return None
     return max(0.0, (until_us - now_us) / 1e6)
-
-
-def date_us(value: str | None) -> int | None:
-    """An instant as a header has it, in microseconds since the epoch."""
-    try:
-        return round(email.utils.parsedate_to_datetime(value or "").timestamp() * 1e6)
-    except ValueError:
-        return None
 
 
 def created_us(value: str) -> int:

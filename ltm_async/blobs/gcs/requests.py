@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import aiohttp
 
+from ...clock import header_date_us
 from ...errors import (
     AccessDeniedError,
     CorruptError,
@@ -15,7 +16,7 @@ from ...errors import (
     UnavailableError,
 )
 from .checksums import Checksum
-from .replies import RefusedError, created_us, date_us, first, reading, whole_size, writing
+from .replies import RefusedError, created_us, first, reading, whole_size, writing
 
 if TYPE_CHECKING:
     from gcloud.aio.storage import Storage
@@ -142,7 +143,7 @@ class Requests:
             )
             answer = await reply.json(content_type=None)
         self._seen.add(bucket)
-        return _page(answer, date_us(reply.headers.get("Date")))
+        return _page(answer, header_date_us(reply.headers.get("Date")))
 
     async def _create(
         self, bucket: str, name: str, data: bytes, checksum: str

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import email.utils
 import ssl
 import urllib.request
 from urllib.parse import urlsplit
 
+from ...clock import header_date_us
 from ...errors import UnavailableError
 from .options import Options
 
@@ -39,7 +39,4 @@ def server_time_us(options: Options) -> int | None:
             f"{options.cloud}: the server does not tell its time: {type(exc).__name__}",
             store=options.cloud,
         ) from exc
-    try:
-        return int(email.utils.parsedate_to_datetime(date).timestamp()) * 1_000_000
-    except ValueError:
-        return None
+    return header_date_us(date)

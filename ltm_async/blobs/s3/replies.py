@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import email.utils
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +21,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NotConnectedError
 from botocore.parsers import ResponseParserError
 
+from ...clock import header_date_us
 from ...errors import (
     AccessDeniedError,
     OutcomeUnknownError,
@@ -153,8 +153,5 @@ def _seconds(retry_after: str) -> float | None:
 
 def age_us(headers: Mapping[str, str], modified_us: int) -> int:
     """How old an object is by the clock of the server that lists it; 0 if it does not say."""
-    try:
-        now = email.utils.parsedate_to_datetime(headers["date"])
-    except (KeyError, ValueError):
-        return 0
-    return max(0, int(now.timestamp() * 1_000_000) - modified_us)
+    now_us = header_date_us(headers.get("date"))
+    return 0 if now_us is None else max(0, now_us - modified_us)

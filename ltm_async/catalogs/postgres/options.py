@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ...dsn import Address
+from ...entry import shown
 from ...errors import ConfigError
 from ...schema import check_schema
 
@@ -30,4 +31,4 @@ class PoolKey:
 
 def _check_size(name: str, value: object, least: int) -> None:
     if type(value) is not int or not least <= value <= 1_000:
-        raise ConfigError(f"{name} is {value!r}, it must be {least} to 1000")
+        raise ConfigError(f"{name} is {shown(value)}, it must be {least} to 1000")

@@ -12,6 +12,7 @@ import httpx2
 
 from ...errors import (
     AccessDeniedError,
+    ConflictError,
     OutcomeUnknownError,
     RateLimitedError,
     StoreError,
@@ -67,7 +68,7 @@ def result_of(reply: Reply, keys: Sequence[str], versions: Sequence[int | None])
         _refuse(reply, keys, versions)
     try:
         return json.loads(reply.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise OutcomeUnknownError(f"{NAME}: the reply is no JSON", store=NAME) from None
 
 
@@ -75,7 +76,7 @@ def _refuse(reply: Reply, keys: Sequence[str], versions: Sequence[int | None]) -
     said = _said(reply.body)
     code = str(said.get("code") or "")
     if code == CONFLICT:
-        raise conflict(said.get("details"), keys, versions)
+        raise _conflict(said.get("details"), keys, versions)
     if (ended := expired(code)) is not None:
         raise ended
     if reply.status == 401 or code == "42501":
@@ -99,6 +100,15 @@ def _refuse(reply: Reply, keys: Sequence[str], versions: Sequence[int | None]) -
         # Other texts quote what was sent, down to whole rows: the number has to do.
         raise StoreError(f"{NAME}: refused with SQLSTATE {code}", store=NAME)
     _refuse_by_status(reply, code)
+
+
+def _conflict(
+    details: object, keys: Sequence[str], versions: Sequence[int | None]
+) -> ConflictError | StoreError:
+    try:
+        return conflict(None if details is None else str(details), keys, versions)
+    except (ValueError, LookupError):
+        return StoreError(f"{NAME}: a conflict that is none of this catalog", store=NAME)
 
 
 def _refuse_by_status(reply: Reply, code: str) -> NoReturn:
@@ -134,7 +144,7 @@ def _deny(code: str, message: str) -> NoReturn:
 def _said(body: bytes) -> dict[str, Any]:
     try:
         said = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 
