@@ -18,13 +18,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 made := $(VENV)/.made-$(VERSION)
 installed := $(VENV)/.installed-$(VERSION)
 installed_dev := $(VENV)/.installed-dev-$(VERSION)
+installed_bench := $(VENV)/.installed-bench-$(VERSION)
 ministack := .venv-servers/.installed-1.5.33
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test servers check wheel format bench clean venv-package
+.PHONY: help setup demo test servers check wheel format bench bench-report bench-compare clean venv-package
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: $(installed_dev) ## Install the package and every tool of this file into a virtual environment
 
@@ -61,8 +62,14 @@ format: $(installed_dev) ## Format, and repair what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(installed_dev) servers ## Run the benchmarks and print their report; ARGS='-k import'
+bench: $(installed_bench) servers ## Run the benchmarks, some 20 minutes; ARGS='-k import' runs some of them
+	$(BIN)/python -m bench.run $(ARGS)
+
+bench-report: $(installed_bench) ## Put the newest figures into README.md, with charts; ARGS=FILE takes others
 	$(BIN)/python -m bench.report $(ARGS)
+
+bench-compare: $(installed_bench) ## What has changed since the result before; ARGS='OLD NEW' takes others
+	$(BIN)/python -m bench.compare $(ARGS)
 
 clean: ## Delete the environments, caches and the demo's data
 	rm -rf .venv .venv-* .npm-servers .ltm-demo .benchmarks .*_cache dist build *.egg-info
@@ -74,6 +81,11 @@ $(installed): $(made) pyproject.toml
 
 $(installed_dev): $(made) pyproject.toml
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+# LangGraph's stores, py-key-value and other peers, which nothing else needs.
+$(installed_bench): $(installed_dev)
+	$(PIP) --editable '.[bench]'
 	@touch $@
 
 # Apart from ours: it wants another botocore than aiobotocore does.

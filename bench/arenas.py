@@ -14,7 +14,7 @@ from bench.bare_postgres import BarePostgres, bare_connection, bare_pool
 from bench.bare_sqlite import BareSQLite, InAThread, OnTheLoop
 from bench.bare_supabase import bare_client
 from bench.sides import Entries, Ours, Side
-from ltm_async import FirestoreCatalog, LTMBackend
+from ltm_async import LTMBackend
 from tests.projects import RestPlace
 from tests.servers.firestore import new_project
 from tests.servers.postgrest import token_of
@@ -34,6 +34,8 @@ class Arena:
     """Which of them many callers may use at once."""
     without_feed: dict[str, Side] = dataclasses.field(default_factory=dict)
     """The first rival with a table that no change feed burdens, to show what the feed costs."""
+    again: Callable[[], LTMBackend]
+    """Makes another backend on the same place."""
     settle: Callable[[], Awaitable[object]] | None = None
     """Tells the planner of what is stored."""
 
@@ -62,8 +64,13 @@ async def sqlite(folder: str, *, batch_size: int = 500) -> AsyncIterator[Arena]:
     name = "bare sqlite3"
     with contextlib.closing(equal), contextlib.closing(bare):
         url, blobs = f"sqlite:///{folder}/ltm.db", f"{folder}/blobs"
-        async with LTMBackend(url, blobs, timeout=None, **options) as ltm:
+
+        def make() -> LTMBackend:
+            return LTMBackend(url, blobs, timeout=None, **options)
+
+        async with make() as ltm:
             yield Arena(
+                again=make,
                 store="SQLite",
                 ours=Ours(ltm),
                 rivals={name: OnTheLoop(equal), f"{name} in a thread": InAThread(equal)},
@@ -76,8 +83,12 @@ async def sqlite(folder: str, *, batch_size: int = 500) -> AsyncIterator[Arena]:
 async def postgres(dsn: str, *, batch_size: int = 500) -> AsyncIterator[Arena]:
     """One rival holds a connection for itself, one borrows from a pool for each statement."""
     options: dict[str, Any] = {"batch_size": batch_size}
+
+    def make() -> LTMBackend:
+        return LTMBackend(dsn, "memory:", timeout=None, **options)
+
     async with (
-        LTMBackend(dsn, "memory:", timeout=None, **options) as ltm,
+        make() as ltm,
         bare_connection(dsn) as conn,
         bare_pool(dsn) as pool,
     ):
@@ -89,6 +100,7 @@ async def postgres(dsn: str, *, batch_size: int = 500) -> AsyncIterator[Arena]:
         name = "bare asyncpg"
         yield Arena(
             store="PostgreSQL",
+            again=make,
             ours=Ours(ltm),
             rivals={name: held, f"{name}'s pool": pooled},
             concurrent=f"{name}'s pool",
@@ -102,30 +114,38 @@ async def supabase(place: RestPlace, *, batch_size: int = 500) -> AsyncIterator[
     """As a new user, who sees none of the other rows."""
     me = uuid.uuid4().hex
     place = place._replace(access_token=token_of(me))
-    async with (
-        LTMBackend(
+
+    def make() -> LTMBackend:
+        return LTMBackend(
             place.catalog(), "memory:", namespace=me, batch_size=batch_size, timeout=None
-        ) as ltm,
-        bare_client(
-            place.url, place.schema, place.access_token, me, batch_size=batch_size
-        ) as bare,
+        )
+
+    async with (
+        make() as ltm,
+        bare_client(place.url, place.schema, place.access_token, me, batch_size=batch_size) as bare,
     ):
         name = "a bare httpx2 call"
-        yield Arena(store="Supabase", ours=Ours(ltm), rivals={name: bare}, concurrent=name)
+        yield Arena(
+            store="Supabase", again=make, ours=Ours(ltm), rivals={name: bare}, concurrent=name
+        )
 
 
 @contextlib.asynccontextmanager
 async def firestore(transport: str, *, batch_size: int = 500) -> AsyncIterator[Arena]:
     project = new_project()
     bare = BareFirestore(project)
-    catalog = FirestoreCatalog(project, transport=transport)
     name = "a bare AsyncClient"
-    async with LTMBackend(catalog, "memory:", timeout=None, batch_size=batch_size) as ltm:
+
+    def make() -> LTMBackend:
+        url = f"firestore://{project}?transport={transport}"
+        return LTMBackend(url, "memory:", timeout=None, batch_size=batch_size)
+
+    async with make() as ltm:
         yield Arena(
             store=f"Firestore, {transport}",
+            again=make,
             ours=Ours(ltm),
             rivals={name: bare},
             concurrent=name,
         )
-    await catalog.aclose()
     await bare.aclose()

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import asyncpg
 
-
 if TYPE_CHECKING:
     from bench.sides import Entries
 

@@ -96,9 +96,7 @@ async def s3_by_obstore(server: MiniStack, port: int) -> AsyncIterator[Bucket]:
     }
     blobs = ObstoreS3BlobStore(f"s3://{bucket}/pre/fix/", endpoint_url=url, **options)
     bare = S3Store(bucket, endpoint=url, client_options={"allow_http": True}, **options)
-    yield Bucket(
-        store="S3 by obstore", ours=blobs, driver="bare obstore", bare=BareObstore(bare)
-    )
+    yield Bucket(store="S3 by obstore", ours=blobs, driver="bare obstore", bare=BareObstore(bare))
     await blobs.aclose()
 
 
@@ -130,7 +128,7 @@ async def gcs(port: int) -> AsyncIterator[Bucket]:
 
 @contextlib.contextmanager
 def gcs_server() -> Iterator[int]:
-    """The port of a GCS in a process of its own, so that it shares no loop with what is measured."""
+    """The port of a GCS in a process of its own, which shares no loop with what is measured."""
     command = [sys.executable, "-m", "tests.servers.gcs"]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

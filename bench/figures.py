@@ -44,7 +44,12 @@ class Figure:
 
 
 def spread(
-    store: str, what: str, spent_ms: Sequence[float], *, limit: float | None = None, unit: str = "ms"
+    store: str,
+    what: str,
+    spent_ms: Sequence[float],
+    *,
+    limit: float | None = None,
+    unit: str = "ms",
 ) -> Figure:
     low, middle, high = statistics.quantiles(spent_ms)
     return Figure(

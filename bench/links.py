@@ -35,9 +35,7 @@ def delayed(port: int, round_trip_ms: float) -> Iterator[int]:
 async def _serve(port: int, delay_s: float) -> None:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         answers, server = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(
-            _pass_on(reader, server, delay_s), _pass_on(answers, writer, delay_s)
-        )
+        await asyncio.gather(_pass_on(reader, server, delay_s), _pass_on(answers, writer, delay_s))
 
     listener = await asyncio.start_server(accept, "127.0.0.1", 0, backlog=512)
     print(listener.sockets[0].getsockname()[1], flush=True)

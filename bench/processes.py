@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -42,9 +42,11 @@ def phases(code: str, *arguments: str) -> dict[str, float]:
 
 
 def alternately(
-    sides: Mapping[str, tuple[str, tuple[str, ...]]], rounds: int
+    sides: Mapping[str, tuple[str, Callable[[int], Sequence[str]]]], rounds: int
 ) -> dict[str, list[dict[str, float]]]:
     """The phases of each side's process, in every round one of each, in changing order.
+
+    A side is a program and its arguments in a round.
 
     A first round, which finds nothing compiled and nothing in the page cache, does not count.
     """
@@ -53,7 +55,7 @@ def alternately(
     for turn in range(1 + rounds):
         for name in order:
             code, arguments = sides[name]
-            spent_ms = phases(code, *arguments)
+            spent_ms = phases(code, *arguments(turn))
             if turn:
                 runs[name].append(spent_ms)
         order.append(order.pop(0))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
 import pytest
@@ -47,11 +48,12 @@ def gcs_port() -> Iterator[int]:
 def server(request: pytest.FixtureRequest) -> Server:
     if request.param == "gcs":
         return Server(request.getfixturevalue("gcs_port"), gcs)
-    fixture, open_bucket = {
+    makers: dict[str, tuple[str, Callable[[Any, int], AbstractAsyncContextManager[Bucket]]]] = {
         "s3": ("s3_tls_server", s3),
         "s3 by obstore": ("s3_server", s3_by_obstore),
         "azure": ("azure_server", azure),
-    }[request.param]
+    }
+    fixture, open_bucket = makers[request.param]
     found = request.getfixturevalue(fixture)
     return Server(found.port, functools.partial(open_bucket, found))
 
@@ -87,7 +89,8 @@ def test_a_batch(
 
 async def batches(sides: Mapping[str, Side], verb: str, count: int, rounds: int) -> Any:
     """Race new batches in, or the same three out."""
-    made = [large_entries(keys(turn * count, count), BLOB_BYTES) for turn in range(3)]
+    turns = 3 if verb == "retrieve" and count <= 500 else 1
+    made = [large_entries(keys(turn * count, count), BLOB_BYTES) for turn in range(turns)]
     if verb == "retrieve":
         for work in made:
             for side in sides.values():
@@ -125,7 +128,9 @@ def test_the_store_alone(bench: Bench, server: Server, verb: str) -> None:
             rounds = bench.pick(25, 2)
             what = f"{verb} {count} of 64 KiB, without a catalog"
             if verb == "put":
-                run = await race({"ours": put, bucket.driver: bucket.bare.put}, objects_of, rounds=rounds)
+                run = await race(
+                    {"ours": put, bucket.driver: bucket.bare.put}, objects_of, rounds=rounds
+                )
             else:
                 objects = objects_of(0)
                 await put(objects)

@@ -11,51 +11,17 @@ from typing import Any
 import duckdb
 
 from bench.conftest import Bench
-from bench.workloads import document, keys, phases, race, ratio, spread
+from bench.figures import ratio, spread
+from bench.racing import Race, race
+from bench.workloads import document, keys
 from ltm_async import DuckDBQueryEngine, LTMBackend
 from ltm_async.entry import blob_path
 
-INIT_BUDGET_MS = 50.0
 LOAD_BUDGET = 2.5
 SQL = (
     "SELECT value->>'agent' AS agent, count(*) AS n, avg((value->>'confidence')::DOUBLE) AS mean,"
     " max(length(value)) AS longest FROM entries GROUP BY agent ORDER BY agent"
 )
-
-_START = """
-import sys, time
-marks = [("interpreter", time.monotonic())]
-mark = lambda name: marks.append((name, time.monotonic()))
-import asyncio, json
-from ltm_async import DuckDBQueryEngine, LTMBackend
-mark("imports")
-{before}
-async def main():
-    engine = DuckDBQueryEngine(LTMBackend("memory:", "memory:"))
-    mark("constructor")
-    await engine.open()
-    mark("open")
-    assert (await engine.query("SELECT count(*) FROM entries")).rows == [(0,)]
-    mark("first query")
-    await engine.aclose()
-asyncio.run(main())
-print(json.dumps(marks))
-"""
-
-
-def test_start(bench: Bench) -> None:
-    """With DuckDB imported before, as where it is imported in the init phase, and without."""
-
-    def measure(before: str) -> list[dict[str, float]]:
-        code = _START.format(before=before)
-        return [phases(code) for _ in range(bench.pick(21, 2))]
-
-    imported, cold = bench.call(lambda: (measure("import duckdb, pytz"), measure("")))
-    for phase in ("open", "first query"):
-        limit = INIT_BUDGET_MS if phase == "open" else None
-        spent_ms = [run[phase] for run in imported]
-        bench.report(spread(f"engine, DuckDB imported: {phase}", spent_ms, limit=limit))
-        bench.report(spread(f"engine, cold: {phase}", [run[phase] for run in cold]))
 
 
 class BareDuckDB:
@@ -88,9 +54,9 @@ class BareDuckDB:
 
 
 def test_aggregate(bench: Bench, folder: str) -> None:
-    count = bench.pick(100_000, 300)
+    count = bench.pick(20_000, 300)
 
-    async def measure() -> tuple[dict[str, list[float]], list[float]]:
+    async def measure() -> tuple[Race, list[float]]:
         async with LTMBackend(f"sqlite:///{folder}/ltm.db", f"{folder}/blobs", timeout=None) as ltm:
             names = keys(0, count)
             for start in range(0, count, 5000):
@@ -119,16 +85,16 @@ def test_aggregate(bench: Bench, folder: str) -> None:
 
                 bare_rows = bare.aggregate()
                 sides = {"ours": ours, "bare DuckDB": by_hand}
-                spent_ms = await race(sides, lambda turn: turn, rounds=bench.pick(7, 2))
+                run = await race(sides, lambda turn: turn, rounds=bench.pick(7, 2))
                 warm_ms = []
                 async with await engine.load() as loaded:
                     for _ in range(bench.pick(21, 2)):
                         began = time.perf_counter()
                         assert (await loaded.query(SQL)).rows == bare_rows
                         warm_ms.append((time.perf_counter() - began) * 1e3)
-            return spent_ms, warm_ms
+            return run, warm_ms
 
-    spent_ms, warm_ms = bench.run(measure)
+    run, warm_ms = bench.run(measure)
     what = f"load {count:,} entries, {count // 100:,} of them blobs, and aggregate"
-    bench.report(ratio(what, spent_ms, "bare DuckDB", limit=LOAD_BUDGET))
-    bench.report(spread(f"aggregate over {count:,} loaded entries", warm_ms))
+    bench.report(ratio("DuckDB", what, run.wall_ms, "bare DuckDB", limit=LOAD_BUDGET))
+    bench.report(spread("DuckDB", f"aggregate over {count:,} loaded entries", warm_ms))

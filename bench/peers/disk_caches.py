@@ -10,27 +10,9 @@ from typing import Any
 from cashews import Cache as Cashews
 from diskcache import Cache
 
-from bench.peers import Promises
 from bench.sides import Entries
 
 FULL_SYNC = 2
-DISKCACHE = Promises(
-    package="diskcache",
-    how="`Cache` with `sqlite_synchronous=2`, a batch in one `transact`, in a thread; pickles",
-    durable="rows yes, values of 32 KiB and more no",
-    batch="whole or not at all",
-    ttl="yes, removed by later writes",
-)
-DISKCACHE_AS_IT_COMES = DISKCACHE._replace(
-    how="`Cache` as it comes, a batch in one `transact`, in a thread; pickles", durable="no"
-)
-CASHEWS = Promises(
-    package="cashews",
-    how="`disk://` as it comes, `set_many`, `get_many`; pickles",
-    durable="no",
-    batch="entry by entry",
-    ttl="yes, removed by a task of the process",
-)
 
 
 class DiskCache:

@@ -11,23 +11,8 @@ from langgraph.store.base import GetOp, PutOp
 from langgraph.store.postgres import AsyncPostgresStore
 from langgraph.store.sqlite import AsyncSqliteStore
 
-from bench.peers import Promises
 from bench.sides import Entries
 
-POSTGRES = Promises(
-    package="langgraph-checkpoint-postgres",
-    how="`AsyncPostgresStore` with a pool of 1 to 10, `abatch`",
-    durable="yes",
-    batch="one `INSERT`: whole or not at all",
-    ttl="in minutes; a task of the process sweeps",
-)
-SQLITE = Promises(
-    package="langgraph-checkpoint-sqlite",
-    how="`AsyncSqliteStore`, `abatch`; WAL and `synchronous=FULL` set by hand",
-    durable="yes",
-    batch="one `INSERT`: whole or not at all",
-    ttl="in minutes; a task of the process sweeps",
-)
 NAMESPACE = ("bench",)
 
 

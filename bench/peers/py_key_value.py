@@ -14,33 +14,11 @@ from key_value.aio.stores.disk import DiskStore
 from key_value.aio.stores.postgresql import PostgreSQLStore
 from key_value.aio.stores.s3 import S3Store
 
-from bench.peers import Promises
 from bench.sides import Entries
 from tests.servers.ministack import MiniStack
 
 AT_ONCE = 50
 FULL_SYNC = 2
-POSTGRES = Promises(
-    package="py-key-value-aio",
-    how="`PostgreSQLStore` with a pool of 1 to 10, `put_many`",
-    durable="yes",
-    batch="entry by entry, one after the other",
-    ttl="checked by reads; nothing deletes",
-)
-DISK = Promises(
-    package="py-key-value-aio",
-    how="`DiskStore` on a diskcache with `sqlite_synchronous=2`, `put_many`; blocks the loop",
-    durable="rows yes, values of 32 KiB and more no",
-    batch="entry by entry, one after the other",
-    ttl="yes, removed by later writes",
-)
-S3 = Promises(
-    package="py-key-value-aio",
-    how="`S3Store` with a client of 50 connections, `put_many`",
-    durable="yes",
-    batch="entry by entry, one after the other",
-    ttl="checked by reads; nothing deletes",
-)
 
 
 class KeyValueStore:
@@ -74,9 +52,7 @@ async def open_postgres(dsn: str) -> AsyncIterator[KeyValueStore]:
 
 @contextlib.asynccontextmanager
 async def open_disk(folder: str) -> AsyncIterator[KeyValueStore]:
-    cache = Cache(
-        f"{folder}/key-value", eviction_policy="none", sqlite_synchronous=FULL_SYNC
-    )
+    cache = Cache(f"{folder}/key-value", eviction_policy="none", sqlite_synchronous=FULL_SYNC)
     async with DiskStore(disk_cache=cache) as store:
         yield KeyValueStore(store)
     cache.close()
@@ -84,13 +60,15 @@ async def open_disk(folder: str) -> AsyncIterator[KeyValueStore]:
 
 @contextlib.asynccontextmanager
 async def open_s3(server: MiniStack) -> AsyncIterator[KeyValueStore]:
-    async with get_session().create_client(
-        "s3",
-        endpoint_url=server.endpoint_url,
-        region_name=server.region,
-        aws_access_key_id=server.key.access_key_id,
-        aws_secret_access_key=server.key.secret_access_key,
-        config=AioConfig(max_pool_connections=AT_ONCE, s3={"addressing_style": "path"}),
-    ) as client:
-        async with S3Store(client=client, bucket_name=server.new_bucket()) as store:
-            yield KeyValueStore(store)
+    async with (
+        get_session().create_client(
+            "s3",
+            endpoint_url=server.endpoint_url,
+            region_name=server.region,
+            aws_access_key_id=server.key.access_key_id,
+            aws_secret_access_key=server.key.secret_access_key,
+            config=AioConfig(max_pool_connections=AT_ONCE, s3={"addressing_style": "path"}),
+        ) as client,
+        S3Store(client=client, bucket_name=server.new_bucket()) as store,
+    ):
+        yield KeyValueStore(store)
