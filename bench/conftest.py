@@ -69,7 +69,7 @@ class Bench:
         """Ours over every other side; over the first rival in CPU time, too."""
         first = next(iter(arena.rivals))
         for over in [*run.wall_ms][1:]:
-            within = limit if over == first else None
+            within = limit if over in arena.rivals else None
             self.report(ratio(arena.store, what, run.wall_ms, over, limit=within, size=size))
         self.report(ratio(arena.store, f"{what}, CPU", run.cpu_ms, first, size=size))
 

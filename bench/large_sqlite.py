@@ -30,8 +30,8 @@ _COPY_WORDS = """
 INSERT INTO ltm_words (rowid, space, words)
 SELECT copy.id, w.space, w.words
 FROM ltm_texts AS copy
-JOIN ltm_texts AS t ON t.namespace = copy.namespace AND t.key = substr(copy.key, 1, 8)
-JOIN ltm_words AS w ON w.rowid = t.id
+CROSS JOIN ltm_texts AS t ON t.namespace = copy.namespace AND t.key = substr(copy.key, 1, 8)
+CROSS JOIN ltm_words AS w ON w.rowid = t.id
 WHERE length(copy.key) > 8"""
 _EXPIRE = """
 DELETE FROM entries WHERE namespace = '' AND key IN (
@@ -120,6 +120,7 @@ def _hasty(file: str) -> Iterator[sqlite3.Connection]:
     """Nothing that is filled here has to outlive a loss of power."""
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as conn:
         conn.execute("PRAGMA synchronous = OFF")
+        conn.execute("PRAGMA cache_size = -262144")  # 256 MiB
         yield conn
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

@@ -47,6 +47,7 @@ CALLERS = """\
 Callers at once, each with its next call when its last has returned: calls a second, and their time
 over that of the bare driver (`sqlite3` in threads, asyncpg's pool):"""
 OTHERS = "The event loop beside large batches, and what an entry takes in larger ones:"
+FAR = "A PostgreSQL that is 30 ms away, where round trips decide:"
 PEERS = """\
 Beside what one would take instead, on the same server with the same payloads: ours, the peer's, and
 the ratio, below 1 where ours is faster (bold where it is not):"""
@@ -94,6 +95,15 @@ ADDED = {
         for verb in ("store", "retrieve")
         for count in ("500", "10,000")
     },
+}
+STALLS = {
+    f"loop stall, `{verb}_batch` of 500": f"longest loop stall in {verb}_batch 500 blobs of 64 KiB"
+    for verb in ("store", "retrieve")
+}
+FAR_ROWS = {
+    f"`{verb}_batch` of {count}": f"{verb}_batch {count}, 30 ms away"
+    for verb in ("store", "retrieve")
+    for count in (1, 100)
 }
 INIT = {
     "SQLite": "init, existing file",
@@ -214,6 +224,9 @@ def _others(found: Found, figures: list[Figure]) -> list[str]:
     return [
         OTHERS,
         crossed(found, "", ADDED, CATALOGS, value_cell),
+        crossed(found, "", STALLS, BUCKETS[:1], value_cell),
+        FAR,
+        crossed(found, "", FAR_ROWS, ["PostgreSQL"], times_cell),
         table(["", "median (quartiles)", "over"], rest),
     ]
 

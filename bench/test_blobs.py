@@ -19,9 +19,9 @@ from bench.bare_obstore import at_once
 from bench.bare_sqlite import BareSQLite
 from bench.buckets import BareMemory, Bucket, OpenBucket, azure, gcs, gcs_server, s3, s3_by_obstore
 from bench.conftest import Bench
-from bench.figures import ratio
+from bench.figures import ratio, spread
 from bench.links import delayed
-from bench.racing import race
+from bench.racing import Race, longest_stall_ms, race
 from bench.sides import Entries, Ours, Side, batch_call
 from bench.workloads import BLOB_BYTES, keys, large_entries
 from ltm_async import LTMBackend
@@ -87,7 +87,7 @@ def test_a_batch(
         bench.run(lambda: main(port))
 
 
-async def batches(sides: Mapping[str, Side], verb: str, count: int, rounds: int) -> Any:
+async def batches(sides: Mapping[str, Side], verb: str, count: int, rounds: int) -> Race:
     """Race new batches in, or the same three out."""
     turns = 3 if verb == "retrieve" and count <= 500 else 1
     made = [large_entries(keys(turn * count, count), BLOB_BYTES) for turn in range(turns)]
@@ -183,5 +183,26 @@ def test_a_batch_of_local_files(bench: Bench, folder: str, verb: str, count: int
                 bench.report(
                     ratio("Local files", what, run.wall_ms, "bare files", limit=BUDGET, size=size)
                 )
+
+    bench.run(main)
+
+
+@verbs
+def test_the_loop_while_many_blobs_are_under_way(bench: Bench, folder: str, verb: str) -> None:
+    count = bench.pick(500, 5)
+    names = keys(0, count)
+
+    async def main() -> None:
+        url = f"sqlite:///{folder}/ltm.db"
+        async with LTMBackend(url, f"{folder}/blobs", timeout=None) as ltm:
+            side = Ours(ltm)
+            worst_ms = []
+            for _ in range(bench.pick(7, 2)):
+                work = large_entries(names, BLOB_BYTES)
+                if verb == "retrieve":
+                    await side.store_batch(work)
+                worst_ms.append(await longest_stall_ms(batch_call(side, verb)(work)))
+            what = f"longest loop stall in {verb}_batch {count} blobs of 64 KiB"
+            bench.report(spread("Local files", what, worst_ms))
 
     bench.run(main)

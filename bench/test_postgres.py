@@ -12,13 +12,17 @@ from bench import arenas
 from bench.bare_postgres import BarePostgres, bare_pool
 from bench.conftest import Bench, url_of
 from bench.figures import ratio
+from bench.links import delayed
 from bench.racing import race
 from bench.sides import Entries, Ours, batch_call
 from bench.workloads import ROUNDS, entries, keys
 from ltm_async import LTMBackend
 from tests.servers.pgbouncer import PgBouncer
+from tests.servers.postgres import Postgres
 
 TTL_S = 60
+FAR_MS = 30
+BUDGET = 1.5
 
 
 @pytest.mark.parametrize("method", ["touch", "delete"])
@@ -83,3 +87,28 @@ def test_through_a_pooler(
                 bench.report(ratio(arena.store, what, run.wall_ms, rival, size=size))
 
     bench.run(main)
+
+
+@pytest.mark.parametrize("verb", ["store", "retrieve"])
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_server_far_away(
+    bench: Bench, postgres: Postgres, dsn: str, verb: str, count: int
+) -> None:
+    """Where round trips decide: a batch is one, as the bare driver's statement is."""
+    what = f"{verb}_batch {count}, {FAR_MS} ms away"
+    size, count = count, bench.pick(count, 7)
+    everything = keys(0, bench.pick(1_000, 20))
+
+    async def main(port: int) -> None:
+        far = dsn.replace(f":{postgres.port}/", f":{port}/")
+        async with arenas.postgres(far) as arena:
+            await arena.fill(entries(everything, -1))
+            run = await race(
+                {name: batch_call(side, verb) for name, side in arena.sides.items()},
+                lambda turn: entries(random.Random(turn).sample(everything, count), turn),
+                rounds=bench.pick(20, 2),
+            )
+            bench.report_race(arena, what, run, limit=BUDGET, size=size)
+
+    with delayed(postgres.port, FAR_MS) as port:
+        bench.run(lambda: main(port))
