@@ -51,6 +51,7 @@ FAR = "A PostgreSQL that is 30 ms away, where round trips decide:"
 PEERS = """\
 Beside what one would take instead, on the same server with the same payloads: ours, the peer's, and
 the ratio, below 1 where ours is faster (bold where it is not):"""
+AHEAD = "Where a peer is ahead, and why:"
 MISSES = "What misses its budget, and why:"
 
 ENTRIES = {
@@ -140,6 +141,8 @@ def report(result: Result) -> str:
             *_callers(found),
             *_others(found, result.figures),
             *_peers(found),
+            AHEAD,
+            over_budget(figure for figure in result.figures if figure.over in all_names()),
             MISSES,
             over_budget(figure for figure in result.figures if figure.over not in all_names()),
         ]

@@ -120,9 +120,9 @@ async def test_a_stall_of_the_loop_is_as_long_as_what_blocks_it() -> None:
 
 
 def test_a_ratio_is_the_median_of_the_rounds_and_not_of_the_times() -> None:
-    spent_ms = {"ours": [2.0, 30.0, 8.0], "bare": [1.0, 10.0, 4.0]}
+    spent_ms = {"ours": [2.0, 30.0, 8.0], "bare": [1.0, 10.0, 8.0]}
     figure = ratio("SQLite", "store", spent_ms, "bare", limit=1.5)
-    assert (figure.value, figure.ours_ms, figure.theirs_ms) == (2.0, 8.0, 4.0)
+    assert (figure.value, figure.ours_ms, figure.theirs_ms) == (2.0, 8.0, 8.0)
     assert figure.is_over
     assert figure.name == "SQLite: store, over bare"
 
@@ -190,6 +190,9 @@ def test_only_what_the_spread_does_not_explain_has_changed() -> None:
         return Result({**old.around, "date": "2026-11-02"}, figures)
 
     assert compare.changes(old, with_factor(1.09)) == []
+    wide = Figure(store="S3", what="put", value=1.0, unit="×", low=0.5, high=2.0)
+    moved = replace(wide, value=1.3, low=0.6, high=2.5)
+    assert compare.changes(Result(old.around, [wide]), Result(old.around, [moved])) == []
     slower = compare.changes(old, with_factor(1.3))
     assert len(slower) == len({figure.name for figure in old.figures})
     rates = {change.name for change in slower if not change.is_worse}
