@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ def cost_by_size(found: Found) -> Canvas:
     limits = [axes.get_ylim() for axes in top]
     for axes in top:
         axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-    top[0].legend(frameon=False, fontsize=8)
+    _legend(top[0])
     for axes, store in zip(bottom, ("SQLite", "PostgreSQL"), strict=True):
         for number, (title, what) in enumerate(GROWTH.items()):
             for side, style in (("ours", "-"), ("bare driver", ":")):
@@ -161,7 +162,7 @@ def cost_by_size(found: Found) -> Canvas:
             title=f"{store}: growth (dotted: bare driver)",
         )
         axes.set_ylabel("milliseconds for a call")
-    bottom[0].legend(frameon=False, fontsize=8, ncols=2)
+    _legend(bottom[0])
     return canvas
 
 
@@ -210,6 +211,9 @@ def peers(found: Found) -> Canvas:
             places = [n + (number - len(names) / 2) * width for n in range(len(cells))]
             axes.bar(places, heights, width, color=COLOURS[number], label=name)
         axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        # Whole powers of ten, or bars would look more apart than they are.
+        axes.set_ylim(10 ** math.floor(math.log10(low)), 10 ** math.ceil(math.log10(high)))
         axes.set_xticks(range(len(cells)), [title for title, _, _ in cells])
         axes.set_ylabel("microseconds for an entry")
         axes.set_title(kind)
@@ -238,6 +242,11 @@ def _line(
         axes.plot(sizes, times, style, marker="o", markersize=3, color=colour, label=label)
         axes.grid(color="#eeeeee")
         axes.set_axisbelow(True)
+
+
+def _legend(axes: Any) -> None:
+    if axes.get_legend_handles_labels()[0]:  # none where a run was of a part only
+        axes.legend(frameon=False, fontsize=8)
 
 
 def _stack(axes: Any, row: int, phases: Mapping[str, float], alpha: float) -> None:
