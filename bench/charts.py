@@ -74,6 +74,7 @@ def draw_all(figures: Sequence[Figure], folder: Path) -> list[Path]:
         "cold-start": cold_start,
         "peers": peers,
     }
+    folder.mkdir(exist_ok=True)
     made = []
     with mpl.rc_context(_STYLE):
         for name, make in draw.items():

@@ -24,9 +24,9 @@ from bench.tables import (
 HOW_IT_IS_READ = """\
 Each figure is the median of rounds in which both sides do the same work, one right after the other,
 with its quartiles; bold is over its budget. The servers are on the same machine and take part of
-its cores. Firestore is Google's emulator, which takes a millisecond for each entry: there a batch of
-10,000, which is twenty commits of 500, and tables of many rows are left out. Supabase's tables stay
-small, too: it runs the functions of PostgreSQL."""
+its cores. Firestore is Google's emulator, which takes a millisecond for each entry: there a batch
+of 10,000, which is twenty commits of 500, and tables of many rows are left out. Supabase's tables
+stay small, too: it runs the functions of PostgreSQL."""
 TARGETS = """\
 The targets: opening a catalog takes 5 ms on SQLite, 50 ms on PostgreSQL, 100 ms on Supabase and
 Firestore, and 10 ms where a process has one open; a batch of 100 is stored in 500 ms and read in

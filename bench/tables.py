@@ -9,6 +9,7 @@ from bench.figures import Figure
 
 CATALOGS = ["SQLite", "PostgreSQL", "Supabase", "Firestore, light", "Firestore, official"]
 BUCKETS = ["Local files", "S3", "S3 by obstore", "GCS", "Azure"]
+SENTENCE = 60
 PEER_CELLS = [(1, False), (100, False), (500, False), (1, True), (100, True)]
 """Entries of a call, and whether they are large."""
 
@@ -55,7 +56,11 @@ Cell = Callable[[Figure], str]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", f"|---|{'--:|' * (len(head) - 1)}"]
+    """Figures are on the right of their columns, sentences on the left."""
+    rows = list(rows)
+    widest = [max((len(row[n]) for row in rows), default=0) for n in range(len(head))]
+    rules = ["---" if n == 0 or width > SENTENCE else "--:" for n, width in enumerate(widest)]
+    lines = [f"| {' | '.join(head)} |", f"|{'|'.join(rules)}|"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join(lines)
 
