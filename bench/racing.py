@@ -16,7 +16,7 @@ Times: TypeAlias = dict[str, list[float]]
 """Milliseconds of every side in every round."""
 
 WARMUP = 3
-LEAST_ROUNDS = 3
+LEAST_ROUNDS = 5
 AT_MOST_S = 2.0
 TICK_S = 0.005
 
@@ -35,7 +35,7 @@ async def race(
     rounds: int,
     at_most_s: float = AT_MOST_S,
 ) -> Race:
-    """Run *rounds* rounds, or as many as fit into *at_most_s* seconds, but no fewer than three.
+    """Run *rounds* rounds, or as many as fit into *at_most_s* seconds, but no fewer than five.
 
     In a round all sides do the same work, one right after the other, the first of a round being
     the last of the next: a slow moment of the machine hits all of them.

@@ -87,7 +87,7 @@ async def test_all_sides_of_a_race_do_the_same_work_in_every_round_and_take_turn
     assert {len(times) for times in run.wall_ms.values()} == {4}
 
 
-async def test_a_race_ends_when_its_time_is_up_but_not_before_three_rounds() -> None:
+async def test_a_race_ends_when_its_time_is_up_but_not_before_five_rounds() -> None:
     run = await race(
         {"ours": lambda _: asyncio.sleep(0)}, lambda turn: turn, rounds=1_000, at_most_s=0.0
     )
