@@ -19,11 +19,12 @@ made := $(VENV)/.made-$(VERSION)
 installed := $(VENV)/.installed-$(VERSION)
 installed_dev := $(VENV)/.installed-dev-$(VERSION)
 LOCK := requirements-dev.lock
+installed_bench := $(VENV)/.installed-bench-$(VERSION)
 duckdb := .venv-duckdb/.installed-1.5.5
 ministack := .venv-servers/.installed-1.5.33-0.1.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test duckdb model chaos soak crash-exhaustive servers check wheel format fuzz bench lock clean venv-package
+.PHONY: help setup demo test duckdb model chaos soak crash-exhaustive servers check wheel format fuzz bench bench-report bench-compare lock clean venv-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -91,8 +92,14 @@ format: $(installed_dev) ## Format, and repair what ruff can
 fuzz: $(installed_dev) ## Feed what decodes and checks with made-up inputs, SECONDS=30 for each target; ARGS=filters
 	$(BIN)/python -m tests.fuzz $(or $(SECONDS),30) $(ARGS)
 
-bench: $(installed_dev) servers ## Run the benchmarks and print their report; ARGS='-k import'
+bench: $(installed_bench) servers ## Run the benchmarks, some 20 minutes; ARGS='-k import' runs some of them
+	$(BIN)/python -m bench.run $(ARGS)
+
+bench-report: $(installed_bench) ## Put the newest figures into README.md, with charts; ARGS=FILE takes others
 	$(BIN)/python -m bench.report $(ARGS)
+
+bench-compare: $(installed_bench) ## What has changed since the result before; ARGS='OLD NEW' takes others
+	$(BIN)/python -m bench.compare $(ARGS)
 
 clean: ## Delete the environments, caches and the demo's data
 	rm -rf .venv .venv-* .npm-servers .ltm-demo .benchmarks .*_cache dist build *.egg-info
@@ -121,6 +128,11 @@ lock: ## Renew requirements-dev.lock, the versions and hashes of all that is ins
 	    --generate-hashes --no-annotate --no-header --no-emit-index-url \
 	    --output-file $(LOCK) pyproject.toml
 	@rm -rf .venv-lock
+
+# LangGraph's stores, py-key-value and other peers, which nothing else needs.
+$(installed_bench): $(installed_dev)
+	$(PIP) --editable '.[bench]'
+	@touch $@
 
 # Apart from ours: it wants another botocore than aiobotocore does.
 $(ministack): $(made)

@@ -6,10 +6,16 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from google.cloud.firestore_v1 import AsyncClient
+
+if TYPE_CHECKING:
+    from bench.sides import Entries
+
+
+BATCH_SIZE = 500
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
@@ -24,7 +30,23 @@ class BareFirestore:
     async def aclose(self) -> None:
         await self._client._firestore_api.transport.close()
 
-    async def store(self, entries: Sequence[Mapping[str, Any]]) -> None:
+    async def store_batch(self, entries: Entries) -> None:
+        for start in range(0, len(entries), BATCH_SIZE):
+            await self._commit(entries[start : start + BATCH_SIZE])
+
+    async def retrieve_batch(self, keys: Sequence[str]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for start in range(0, len(keys), BATCH_SIZE):
+            found |= await self._read(keys[start : start + BATCH_SIZE])
+        return found
+
+    async def store(self, key: str, value: Any) -> None:
+        await self._commit([{"key": key, "value": value}])
+
+    async def retrieve(self, key: str) -> Any:
+        return (await self._read([key]))[key]
+
+    async def _commit(self, entries: Entries) -> None:
         batch = self._client.batch()
         now, write_id = time.time_ns() // 1000, os.urandom(16).hex()
         for entry in entries:
@@ -48,7 +70,7 @@ class BareFirestore:
             batch.set(self._home.document(name), fields)
         await batch.commit(retry=None)
 
-    async def retrieve(self, keys: Sequence[str]) -> dict[str, Any]:
+    async def _read(self, keys: Sequence[str]) -> dict[str, Any]:
         wanted = [self._home.document(_name(key)) for key in keys]
         found = {}
         async for snapshot in self._client.get_all(wanted, retry=None):

@@ -7,22 +7,19 @@ from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any
 
 import obstore
-from obstore.store import AzureStore
 
 AT_ONCE = 50
 
 
 class BareObstore:
-    """Creates and reads whole objects; nothing is verified, and nothing bounded in time."""
+    """Creates and reads whole objects; nothing is verified, and nothing bounded in time.
 
-    def __init__(self, endpoint_url: str, account: str, key: str, container: str) -> None:
-        self._store = AzureStore(
-            container,
-            account_name=account,
-            account_key=key,
-            endpoint=endpoint_url,
-            client_options={"allow_http": True},
-        )
+    Args:
+        store: One of obstore's.
+    """
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
 
     async def put(self, objects: Mapping[str, bytes]) -> None:
         await at_once(self._put(name, data) for name, data in objects.items())

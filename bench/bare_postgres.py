@@ -22,31 +22,38 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import asyncpg
 
 if TYPE_CHECKING:
+    from bench.sides import Entries
+
     Held: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.Pool[asyncpg.Record]
     """One connection that nobody else uses, or a pool: both have the methods that are needed."""
-
-Entries: TypeAlias = Sequence[Mapping[str, Any]]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS {table} (
     namespace text COLLATE "C" NOT NULL, key text COLLATE "C" NOT NULL, version bigint NOT NULL,
     write_id text NOT NULL, content_hash text NOT NULL, byte_size bigint NOT NULL,
     inlined_value text, blob_id text, metadata text NOT NULL, expires_at bigint,
-    created_at bigint NOT NULL, updated_at bigint NOT NULL, PRIMARY KEY (namespace, key),
+    created_at bigint NOT NULL, updated_at bigint NOT NULL,
+    changed_by xid8 NOT NULL DEFAULT pg_current_xact_id(), PRIMARY KEY (namespace, key),
     CHECK ((inlined_value IS NULL) <> (blob_id IS NULL)));
 CREATE INDEX IF NOT EXISTS {table}_expiry ON {table} (namespace, expires_at)
     WHERE expires_at IS NOT NULL;
 """
+FEED_INDEX = """
+CREATE INDEX IF NOT EXISTS {table}_changed ON {table} (namespace, changed_by, key)
+    WHERE changed_by >= '0';
+"""
+"""Which the change feed of the library needs."""
 _REPLACE = """
 ON CONFLICT (namespace, key) DO UPDATE SET
     version = excluded.version, write_id = excluded.write_id,
     content_hash = excluded.content_hash, byte_size = excluded.byte_size,
     inlined_value = excluded.inlined_value, blob_id = excluded.blob_id,
     metadata = excluded.metadata, expires_at = excluded.expires_at,
-    updated_at = excluded.updated_at"""
+    updated_at = excluded.updated_at, changed_by = excluded.changed_by"""
 _UPSERT_BATCH = f"""
 INSERT INTO {{table}}
-SELECT $1, x.key, $2, $3, x.hash, x.size, x.value, NULL, x.metadata, x.ends, $4, $4
+SELECT $1, x.key, $2, $3, x.hash, x.size, x.value, NULL, x.metadata, x.ends, $4, $4,
+    pg_current_xact_id()
 FROM unnest($5::text[], $6::text[], $7::bigint[], $8::text[], $9::text[], $10::bigint[])
     AS x (key, hash, size, value, metadata, ends){_REPLACE}"""
 _UPSERT = f"""
@@ -57,7 +64,8 @@ SELECT key, version, content_hash, byte_size, inlined_value, blob_id, metadata, 
 FROM {table} WHERE namespace = $1 AND key = $2 AND (expires_at IS NULL OR expires_at > $3)"""
 _SELECT_BATCH = _SELECT.replace("= $2", "= ANY ($2::text[])")
 _TOUCH = """
-UPDATE {table} SET version = $4, write_id = $5, expires_at = $6, updated_at = $3
+UPDATE {table} SET version = $4, write_id = $5, expires_at = $6, updated_at = $3,
+    changed_by = pg_current_xact_id()
 WHERE namespace = $1 AND key = $2 AND (expires_at IS NULL OR expires_at > $3) RETURNING key"""
 _DELETE = "DELETE FROM {table} WHERE namespace = $1 AND key = $2 RETURNING key"
 
@@ -66,13 +74,25 @@ _versions = itertools.count(1)
 
 
 class BarePostgres:
-    """Works on *held*, in a table of its own; a pool lends a connection for each statement."""
+    """Works on *held*, in a table of its own; a pool lends a connection for each statement.
 
-    def __init__(self, held: Held, *, table: str = "bare", batch_size: int = 500) -> None:
+    Args:
+        more_indexes: SQL; empty for a table that the change feed does not burden.
+    """
+
+    def __init__(
+        self,
+        held: Held,
+        *,
+        table: str = "bare",
+        batch_size: int = 500,
+        more_indexes: str = FEED_INDEX,
+    ) -> None:
         self._held = held
         self._batch_size = batch_size
         self._schema, self._upsert_batch, self._select_batch = (
-            sql.format(table=table) for sql in (_SCHEMA, _UPSERT_BATCH, _SELECT_BATCH)
+            sql.format(table=table)
+            for sql in (_SCHEMA + more_indexes, _UPSERT_BATCH, _SELECT_BATCH)
         )
         self._upsert, self._select, self._touch, self._delete = (
             sql.format(table=table) for sql in (_UPSERT, _SELECT, _TOUCH, _DELETE)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import hashlib
-import json
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 
-AT_ONCE = 50
-
-_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+from bench.bare_obstore import AT_ONCE, at_once
 
 
 class BareS3:
@@ -23,30 +18,12 @@ class BareS3:
     def __init__(self, client: Any, bucket: str) -> None:
         self._client = client
         self._bucket = bucket
-        self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def put(self, objects: Mapping[str, bytes]) -> None:
-        await self._all(self._put(name, data) for name, data in objects.items())
+        await at_once(self._put(name, data) for name, data in objects.items())
 
     async def get(self, names: Iterable[str]) -> list[bytes]:
-        return await self._all(map(self._get, names))
-
-    async def store(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Encode, hash and put; a careful program would keep the hashes somewhere."""
-        objects = {entry["key"]: _encode(entry["value"]).encode() for entry in entries}
-        self.hashes = {name: hashlib.sha256(data).hexdigest() for name, data in objects.items()}
-        await self.put(objects)
-
-    async def retrieve(self, names: Sequence[str]) -> dict[str, Any]:
-        found = await self.get(names)
-        return {name: json.loads(data) for name, data in zip(names, found, strict=True)}
-
-    async def _all(self, calls: Iterable[Awaitable[Any]]) -> list[Any]:
-        async def one(call: Awaitable[Any]) -> Any:
-            async with self._gate:
-                return await call
-
-        return await asyncio.gather(*map(one, calls))
+        return await at_once(map(self._get, names))
 
     async def _put(self, name: str, data: bytes) -> None:
         await self._client.put_object(

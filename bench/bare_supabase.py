@@ -13,20 +13,24 @@ import hashlib
 import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-Entries: TypeAlias = Sequence[Mapping[str, Any]]
+if TYPE_CHECKING:
+    from bench.sides import Entries
+
 
 SCHEMA = """
 CREATE TABLE {schema}.bare (
     namespace text COLLATE "C" NOT NULL, key text COLLATE "C" NOT NULL, version bigint NOT NULL,
     write_id text NOT NULL, content_hash text NOT NULL, byte_size bigint NOT NULL,
     inlined_value text, blob_id text, metadata text NOT NULL, expires_at bigint,
-    created_at bigint NOT NULL, updated_at bigint NOT NULL, PRIMARY KEY (namespace, key),
+    created_at bigint NOT NULL, updated_at bigint NOT NULL,
+    changed_by xid8 NOT NULL DEFAULT pg_current_xact_id(), PRIMARY KEY (namespace, key),
     CHECK ((inlined_value IS NULL) <> (blob_id IS NULL)));
 CREATE INDEX ON {schema}.bare (namespace, expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX ON {schema}.bare (namespace, changed_by, key) WHERE changed_by >= '0';
 CREATE SEQUENCE {schema}.bare_version;
 ALTER TABLE {schema}.bare ENABLE ROW LEVEL SECURITY;
 CREATE POLICY mine ON {schema}.bare TO authenticated
@@ -35,7 +39,8 @@ CREATE FUNCTION {schema}.bare_store(
     namespace text, write_id text, keys text[], hashes text[], sizes bigint[], texts text[],
     metadata text[]) RETURNS void LANGUAGE sql AS $$
 INSERT INTO {schema}.bare
-SELECT $1, x.key, v.version, $2, x.hash, x.size, x.value, NULL, x.metadata, NULL, v.now, v.now
+SELECT $1, x.key, v.version, $2, x.hash, x.size, x.value, NULL, x.metadata, NULL, v.now, v.now,
+    pg_current_xact_id()
 FROM unnest($3, $4, $5, $6, $7) AS x (key, hash, size, value, metadata), (
     SELECT nextval('{schema}.bare_version'), (extract(epoch FROM now()) * 1000000)::bigint
 ) AS v (version, now)
@@ -43,7 +48,8 @@ ON CONFLICT (namespace, key) DO UPDATE SET
     version = excluded.version, write_id = excluded.write_id,
     content_hash = excluded.content_hash, byte_size = excluded.byte_size,
     inlined_value = excluded.inlined_value, metadata = excluded.metadata,
-    expires_at = excluded.expires_at, updated_at = excluded.updated_at $$;
+    expires_at = excluded.expires_at, updated_at = excluded.updated_at,
+    changed_by = excluded.changed_by $$;
 CREATE FUNCTION {schema}.bare_retrieve(namespace text, keys text[]) RETURNS json
 LANGUAGE sql STABLE AS $$
 SELECT coalesce(json_agg(json_build_array(key, version, content_hash, byte_size, inlined_value,
@@ -56,20 +62,29 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 class BareSupabase:
-    def __init__(self, http: httpx2.AsyncClient, namespace: str) -> None:
+    def __init__(self, http: httpx2.AsyncClient, namespace: str, *, batch_size: int = 500) -> None:
         self._http = http
         self._namespace = namespace
+        self._batch_size = batch_size
 
     async def store_batch(self, entries: Entries) -> None:
-        columns = zip(*sorted(map(_row, entries)), strict=True)
-        names = ("keys", "hashes", "sizes", "texts", "metadata")
-        await self._call(
-            "bare_store", write_id=os.urandom(16).hex(), **dict(zip(names, columns, strict=True))
-        )
+        for start in range(0, len(entries), self._batch_size):
+            rows = sorted(map(_row, entries[start : start + self._batch_size]))
+            columns = zip(*rows, strict=True)
+            names = ("keys", "hashes", "sizes", "texts", "metadata")
+            await self._call(
+                "bare_store",
+                write_id=os.urandom(16).hex(),
+                **dict(zip(names, columns, strict=True)),
+            )
 
     async def retrieve_batch(self, keys: Sequence[str]) -> dict[str, Any]:
-        found = await self._call("bare_retrieve", keys=keys)
-        return {row[0]: json.loads(row[4]) for row in found}
+        found = {}
+        for start in range(0, len(keys), self._batch_size):
+            wanted = keys[start : start + self._batch_size]
+            for row in await self._call("bare_retrieve", keys=wanted):
+                found[row[0]] = json.loads(row[4])
+        return found
 
     async def store(self, key: str, value: Any) -> None:
         await self.store_batch([{"key": key, "value": value}])
@@ -86,11 +101,11 @@ class BareSupabase:
 
 @contextlib.asynccontextmanager
 async def bare_client(
-    url: str, schema: str, token: str, namespace: str
+    url: str, schema: str, token: str, namespace: str, *, batch_size: int = 500
 ) -> AsyncIterator[BareSupabase]:
     headers = {"Content-Profile": schema, "Authorization": f"Bearer {token}"}
     async with httpx2.AsyncClient(base_url=url, headers=headers, trust_env=False) as http:
-        yield BareSupabase(http, namespace)
+        yield BareSupabase(http, namespace, batch_size=batch_size)
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, str, int, str, str]:

@@ -1,6 +1,7 @@
 """How much memory a batch takes beyond what its caller holds; one process, one measurement.
 
-``python -m bench.memory COUNT BYTES INFLIGHT_BYTES tracemalloc|rss`` prints it in bytes.
+``python -m bench.memory store|retrieve COUNT BYTES INFLIGHT_BYTES tracemalloc|rss`` prints it in
+bytes.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from ltm_async import LTMBackend
 By = Literal["tracemalloc", "rss"]
 
 
-async def measure(count: int, byte_size: int, inflight_bytes: int, by: By) -> int:
-    """Bytes at the highest point of a ``store_batch``, beyond what was there before it."""
+async def measure(verb: str, count: int, byte_size: int, inflight_bytes: int, by: By) -> int:
+    """Bytes at the highest point of a batch, beyond what was there before it.
+
+    What ``retrieve_batch`` gives is its caller's, and does not count either.
+    """
     with tempfile.TemporaryDirectory(prefix="ltm-bench-") as folder:
         async with LTMBackend(
             f"sqlite:///{folder}/ltm.db",
@@ -30,11 +34,18 @@ async def measure(count: int, byte_size: int, inflight_bytes: int, by: By) -> in
         ) as ltm:
             await ltm.store_batch(large_entries(keys(count, 50), byte_size))  # modules, threads
             work = large_entries(keys(0, count), byte_size)
+            if verb == "retrieve":
+                await ltm.store_batch(work)
+                work = []
             if by == "tracemalloc":
                 tracemalloc.start()
             before = _restart(by)
+            if verb == "retrieve":
+                read = await ltm.retrieve_batch(keys(0, count))
+                assert read.raise_for_error().found == count
+                return _peak(by) - _now(by)
             done = await ltm.store_batch(work)
-            assert done.raise_for_error().uploaded == count
+            assert done.raise_for_error().stored == count
             return _peak(by) - before
 
 
@@ -64,6 +75,7 @@ def _status(field: str) -> int:
 
 
 if __name__ == "__main__":
-    count, byte_size, inflight_bytes = map(int, sys.argv[1:4])
-    by: By = "rss" if sys.argv[4] == "rss" else "tracemalloc"
-    print(asyncio.run(measure(count, byte_size, inflight_bytes, by)))
+    verb, *numbers, how = sys.argv[1:]
+    count, byte_size, inflight_bytes = map(int, numbers)
+    by: By = "rss" if how == "rss" else "tracemalloc"
+    print(asyncio.run(measure(verb, count, byte_size, inflight_bytes, by)))

@@ -1,84 +1,64 @@
-"""The library and its rivals on PostgreSQL, side by side in one database."""
+"""What takes part in a race: the library, and whatever does the same work."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
-from bench.bare_postgres import BarePostgres, Entries, bare_connection, bare_pool
-from bench.workloads import document
 from ltm_async import LTMBackend
 
-if TYPE_CHECKING:
-    import asyncpg
-
-Call: TypeAlias = Callable[[str, int], Awaitable[object]]
-"""One method for a key, in a turn."""
-
-
-class Sides(NamedTuple):
-    """The library and its rivals in one database, each with a table of its own."""
-
-    ltm: LTMBackend
-    held: BarePostgres
-    pooled: BarePostgres
-    console: asyncpg.Connection[asyncpg.Record]
-
-    async def fill(self, work: Entries) -> None:
-        """Store *work* on all sides, and have the planner know of it."""
-        await self.held.store_batch(work)
-        await self.pooled.store_batch(work)
-        await store_batch(self.ltm, work)
-        for table in "ltm_entries", "held", "pooled":
-            await self.console.execute(f"VACUUM ANALYZE {table}")
+Entries: TypeAlias = Sequence[Mapping[str, Any]]
+"""Mappings with ``key`` and ``value``."""
+OneEntry: TypeAlias = tuple[str, Any]
+"""A key and its value."""
 
 
-@contextlib.asynccontextmanager
-async def all_sides(dsn: str, *, batch_size: int = 500) -> AsyncIterator[Sides]:
-    async with (
-        LTMBackend(dsn, "memory:", batch_size=batch_size) as ltm,
-        bare_connection(dsn) as conn,
-        bare_pool(dsn) as pool,
-    ):
-        held = BarePostgres(conn, table="held", batch_size=batch_size)
-        pooled = BarePostgres(pool, table="pooled", batch_size=batch_size)
-        await held.install()
-        await pooled.install()
-        yield Sides(ltm, held, pooled, conn)
+class Side(Protocol):
+    """Stores and retrieves JSON values, in a place that is its own; every call has to succeed."""
+
+    async def store_batch(self, entries: Entries, /) -> None: ...
+
+    async def retrieve_batch(self, keys: Sequence[str], /) -> dict[str, Any]:
+        """The values that are there."""
+
+    async def store(self, key: str, value: Any, /) -> None: ...
+
+    async def retrieve(self, key: str, /) -> Any: ...
 
 
-async def store_batch(ltm: LTMBackend, work: Entries) -> None:
-    done = await ltm.store_batch(work)
-    assert done.raise_for_error().stored == len(work)
+class Ours:
+    """The library."""
+
+    def __init__(self, ltm: LTMBackend) -> None:
+        self.ltm = ltm
+
+    async def store_batch(self, entries: Entries) -> None:
+        done = await self.ltm.store_batch(entries)
+        assert done.raise_for_error().stored == len(entries)
+
+    async def retrieve_batch(self, keys: Sequence[str]) -> dict[str, Any]:
+        read = await self.ltm.retrieve_batch(keys)
+        assert read.raise_for_error().found == len(keys)
+        return {key: entry.value for key, entry in read.results.items()}
+
+    async def store(self, key: str, value: Any) -> None:
+        assert (await self.ltm.store(key, value)).raise_for_error().stored
+
+    async def retrieve(self, key: str) -> Any:
+        read = (await self.ltm.retrieve(key)).raise_for_error()
+        assert read.found
+        return read.value
 
 
-async def retrieve_batch(ltm: LTMBackend, wanted: Sequence[str]) -> dict[str, Any]:
-    read = await ltm.retrieve_batch(wanted)
-    assert read.raise_for_error().found == len(wanted)
-    return {key: entry.value for key, entry in read.results.items()}
+def one_call(side: Side, verb: str) -> Callable[[OneEntry], Awaitable[object]]:
+    """``store`` or ``retrieve`` of *side*, for a race."""
+    if verb == "store":
+        return lambda work: side.store(*work)
+    return lambda work: side.retrieve(work[0])
 
 
-def our_call(ltm: LTMBackend, method: str) -> Call:
-    async def store(key: str, turn: int) -> None:
-        assert (await ltm.store(key, document(key, turn))).raise_for_error().stored
-
-    async def retrieve(key: str, _: int) -> None:
-        assert (await ltm.retrieve(key)).raise_for_error().found
-
-    async def touch(key: str, _: int) -> None:
-        assert (await ltm.touch(key, ttl=60)).raise_for_error().touched
-
-    async def delete(key: str, _: int) -> None:
-        assert (await ltm.delete(key)).raise_for_error().deleted
-
-    return {"store": store, "retrieve": retrieve, "touch": touch, "delete": delete}[method]
-
-
-def bare_call(bare: BarePostgres, method: str) -> Call:
-    return {
-        "store": lambda key, turn: bare.store(key, document(key, turn)),
-        "retrieve": lambda key, _: bare.retrieve(key),
-        "touch": lambda key, _: bare.touch(key, 60),
-        "delete": lambda key, _: bare.delete(key),
-    }[method]
+def batch_call(side: Side, verb: str) -> Callable[[Entries], Awaitable[object]]:
+    """``store_batch`` or ``retrieve_batch`` of *side*, for a race; both are given entries."""
+    if verb == "store":
+        return side.store_batch
+    return lambda work: side.retrieve_batch([entry["key"] for entry in work])

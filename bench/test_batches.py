@@ -1,293 +1,198 @@
-"""Batches, single calls, blobs, many callers and cleanups, each beside bare ``sqlite3``."""
+"""Inlined entries on each catalog beside its bare driver: batches, single calls, many callers."""
 
 from __future__ import annotations
 
-import asyncio
 import random
-import sqlite3
 import statistics
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
-from bench.bare import Bare, Entries
+from bench.arenas import Arena, OpenArena
 from bench.conftest import Bench
-from bench.workloads import (
-    BATCHES,
-    ROUNDS,
-    Figure,
-    blocking,
-    both,
-    entries,
-    keys,
-    large_entries,
-    race,
-    ratio,
-    spread,
-    titled,
-    watched_loop,
-)
-from ltm_async import LTMBackend
+from bench.figures import Figure, ratio, spread
+from bench.racing import by_callers, longest_stall_ms, race
+from bench.sides import Entries, OneEntry, batch_call, one_call
+from bench.workloads import BATCHES, ROUNDS, document, entries, keys, titled
 
 BUDGET = 1.5
-BLOB_BUDGET = 1.15
-CLEANUP_BUDGET = 1.3
-LIVE_FOREVER = 2**60
+GROWTH_BUDGET = 1.2
+FIRESTORE_COMMIT = 500
+"""Writes of a commit, at most."""
+CALLERS = [1, 4, 16, 64]
 
 batches = pytest.mark.parametrize(("count", "batch_size"), BATCHES)
+verbs = pytest.mark.parametrize("verb", ["store", "retrieve"])
 
 
-async def _store_batch(ltm: LTMBackend, work: Entries) -> None:
-    done = await ltm.store_batch(work)
-    assert done.raise_for_error().stored == len(work)
-
-
-async def _retrieve_batch(ltm: LTMBackend, wanted: Sequence[str]) -> dict[str, Any]:
-    read = await ltm.retrieve_batch(wanted)
-    assert read.raise_for_error().found == len(wanted)
-    return {key: entry.value for key, entry in read.results.items()}
-
-
-async def _fill(ltm: LTMBackend, bare: Bare, work: Entries) -> None:
-    await _store_batch(ltm, work)
-    bare.store(work)
+def is_firestore(arena: Arena) -> bool:
+    """Whose emulator takes a millisecond for each entry, and whose commits are of 500 at most."""
+    return arena.store.startswith("Firestore")
 
 
 @batches
 @pytest.mark.parametrize("fresh", [True, False], ids=["new", "existing"])
-def test_store_batch(bench: Bench, folder: str, count: int, batch_size: int, fresh: bool) -> None:
+def test_store_batch(
+    bench: Bench, open_arena: OpenArena, count: int, batch_size: int, fresh: bool
+) -> None:
     title = titled("store_batch", count, batch_size) + (" new" if fresh else " existing")
-    count = bench.pick(count, 7)
+    rounds, size, count = bench.pick(ROUNDS[count], 2), count, bench.pick(count, 7)
+    everything = keys(0, max(count, bench.pick(5_000, 20)))
 
     def prepare(turn: int) -> Entries:
-        return entries(keys(turn * count if fresh else 0, count), turn)
+        if fresh:
+            return entries(keys(turn * count, count), turn)
+        return entries(random.Random(turn).sample(everything, count), turn)
 
-    async def main() -> dict[str, list[float]]:
-        async with both(folder, batch_size=batch_size) as (ltm, bare):
-            spent_ms = await race(
-                {"ours": lambda work: _store_batch(ltm, work), "bare": blocking(bare.store)},
-                prepare,
-                rounds=bench.pick(ROUNDS.get(count, 2), 2),
+    async def main() -> None:
+        async with open_arena(batch_size=batch_size) as arena:
+            if is_firestore(arena) and size > FIRESTORE_COMMIT:
+                return  # twenty commits of the row before
+            if not fresh:
+                await arena.fill(entries(everything, -1))
+            sides = arena.sides | (arena.without_feed if size <= 500 else {})
+            run = await race(
+                {name: side.store_batch for name, side in sides.items()}, prepare, rounds=rounds
             )
-            last = [entry["key"] for entry in prepare(len(spent_ms["ours"]))]
-            assert await _retrieve_batch(ltm, last) == bare.retrieve(last)
-            return spent_ms
+            written = prepare(1)
+            wanted = [entry["key"] for entry in written]
+            found = [await side.retrieve_batch(wanted) for side in sides.values()]
+            assert all(one == found[0] for one in found)
+            assert {*found[0]} == {*wanted}
+            bench.report_race(arena, title, run, limit=BUDGET, size=size)
 
-    bench.report(ratio(title, bench.run(main), "bare", limit=BUDGET))
+    bench.run(main)
 
 
 @batches
-def test_retrieve_batch(bench: Bench, folder: str, count: int, batch_size: int) -> None:
+def test_retrieve_batch(bench: Bench, open_arena: OpenArena, count: int, batch_size: int) -> None:
     title = titled("retrieve_batch", count, batch_size)
-    count = bench.pick(count, 7)
-    everything = keys(0, bench.pick(20_000, 20))
+    rounds, size, count = bench.pick(ROUNDS[count], 2), count, bench.pick(count, 7)
+    everything = keys(0, max(count, bench.pick(5_000, 20)))
 
-    async def main() -> dict[str, list[float]]:
-        async with both(folder, batch_size=batch_size) as (ltm, bare):
-            await _fill(ltm, bare, entries(everything, 0))
-            assert await _retrieve_batch(ltm, everything) == bare.retrieve(everything)
-            return await race(
-                {
-                    "ours": lambda wanted: _retrieve_batch(ltm, wanted),
-                    "bare": blocking(bare.retrieve),
-                },
+    async def main() -> None:
+        async with open_arena(batch_size=batch_size) as arena:
+            if is_firestore(arena) and size > FIRESTORE_COMMIT:
+                return  # twenty commits of the row before
+            await arena.fill(entries(everything, 0))
+            found = [await side.retrieve_batch(everything) for side in arena.sides.values()]
+            assert all(one == found[0] for one in found)
+            assert len(found[0]) == len(everything)
+            run = await race(
+                {name: side.retrieve_batch for name, side in arena.sides.items()},
                 lambda turn: random.Random(turn).sample(everything, count),
-                rounds=bench.pick(ROUNDS.get(count, 2), 2),
+                rounds=rounds,
             )
+            bench.report_race(arena, title, run, limit=BUDGET, size=size)
 
-    bench.report(ratio(title, bench.run(main), "bare", limit=BUDGET))
+    bench.run(main)
 
 
-@pytest.mark.parametrize("verb", ["store", "retrieve"])
-def test_one_entry(bench: Bench, folder: str, verb: str) -> None:
-    everything = keys(0, bench.pick(10_000, 10))
+@verbs
+def test_an_entry_takes_the_same_in_every_batch(
+    bench: Bench, open_arena: OpenArena, verb: str
+) -> None:
+    """The same entries in calls of 100, of 500 and of all; each call is one transaction."""
 
-    async def main() -> dict[str, list[float]]:
-        async with both(folder) as (ltm, bare):
-            await _fill(ltm, bare, entries(everything, -1))
-            ours, theirs = _single_calls(ltm, bare, verb)
-            return await race(
-                {
-                    "ours": ours,
-                    "bare": blocking(theirs),
-                    "bare in to_thread": lambda work: asyncio.to_thread(theirs, work),
-                },
-                lambda turn: entries(random.Random(turn).sample(everything, 1), turn),
+    async def main() -> None:
+        async with open_arena(batch_size=10_000) as arena:
+            count = bench.pick(1_000 if is_firestore(arena) else 10_000, 20)
+            everything = keys(0, count)
+            largest = min(count, FIRESTORE_COMMIT) if is_firestore(arena) else count
+            await arena.ours.store_batch(entries(everything, -1))
+            call = batch_call(arena.ours, verb)
+
+            async def by(size: int, work: Entries) -> None:
+                for start in range(0, count, size):
+                    await call(work[start : start + size])
+
+            calls: dict[str, Callable[[Entries], Awaitable[None]]] = {
+                f"{size:,}": partial(by, size)
+                for size in (min(size, count) for size in (100, 500, largest))
+            }
+            run = await race(calls, lambda turn: entries(everything, turn), rounds=bench.pick(5, 2))
+            few, *others = run.wall_ms
+            for many in others:
+                what = f"{verb}_batch, time for an entry in calls of {many}"
+                figure = ratio(arena.store, what, run.wall_ms, few, ours=many, limit=GROWTH_BUDGET)
+                bench.report(figure)
+
+    bench.run(main)
+
+
+@verbs
+def test_one_entry(bench: Bench, open_arena: OpenArena, verb: str) -> None:
+    everything = keys(0, bench.pick(5_000, 20))
+    shuffled = random.Random(1).sample(everything, len(everything))
+
+    async def main() -> None:
+        async with open_arena() as arena:
+            await arena.fill(entries(everything, -1))
+            run = await race(
+                {name: one_call(side, verb) for name, side in arena.sides.items()},
+                lambda turn: (shuffled[turn], document(shuffled[turn], turn)),
                 rounds=bench.pick(500, 2),
             )
+            bench.report_race(arena, f"one {verb}", run, limit=BUDGET, size=1)
 
-    spent_ms = bench.run(main)
-    for rival in ("bare", "bare in to_thread"):
-        bench.report(ratio(f"{verb}, one entry", spent_ms, rival, limit=BUDGET))
-
-
-def _single_calls(
-    ltm: LTMBackend, bare: Bare, verb: str
-) -> tuple[Callable[[Entries], Awaitable[None]], Callable[[Entries], None]]:
-    async def store(work: Entries) -> None:
-        done = await ltm.store(work[0]["key"], work[0]["value"])
-        assert done.raise_for_error().stored
-
-    async def retrieve(work: Entries) -> None:
-        assert (await ltm.retrieve(work[0]["key"])).raise_for_error().found
-
-    def bare_retrieve(work: Entries) -> None:
-        assert bare.retrieve([work[0]["key"]])
-
-    return (store, bare.store) if verb == "store" else (retrieve, bare_retrieve)
+    bench.run(main)
 
 
-@pytest.mark.parametrize("callers", [1, 8, 64])
-@pytest.mark.parametrize("verb", ["store", "retrieve"])
-def test_many_callers(bench: Bench, folder: str, verb: str, callers: int) -> None:
-    """A closed loop: each caller begins its next call when its last one has returned."""
-    calls = bench.pick(512, 8)
-    everything = keys(0, bench.pick(10_000, 10))
+@verbs
+def test_many_callers(bench: Bench, open_arena: OpenArena, verb: str) -> None:
+    calls = bench.pick(256, 8)
+    everything = keys(0, bench.pick(5_000, 20))
 
-    async def main() -> dict[str, list[float]]:
-        async with both(folder) as (ltm, bare):
-            await _fill(ltm, bare, entries(everything, -1))
-            ours, theirs = _single_calls(ltm, bare, verb)
+    def prepare(turn: int) -> list[OneEntry]:
+        chosen = random.Random(turn).choices(everything, k=calls)
+        return [(key, document(key, turn)) for key in chosen]
 
-            def shared(one: Callable[[Entries], Awaitable[None]]) -> Callable[..., Any]:
-                async def all_callers(work: list[Entries]) -> None:
-                    todo = iter(work)
-
-                    async def caller() -> None:
-                        for single in todo:
-                            await one(single)
-
-                    async with asyncio.TaskGroup() as group:
-                        for _ in range(callers):
-                            group.create_task(caller())
-
-                return all_callers
-
-            return await race(
-                {
-                    "ours": shared(ours),
-                    "bare in to_thread": shared(lambda work: asyncio.to_thread(theirs, work)),
-                },
-                lambda turn: [
-                    entries([key], turn) for key in random.Random(turn).choices(everything, k=calls)
-                ],
-                rounds=bench.pick(10, 2),
-            )
-
-    spent_ms = bench.run(main)
-    per_second = calls / statistics.median(spent_ms["ours"]) * 1e3
-    title = f"{verb}, {callers} callers"
-    bench.report(
-        Figure(what=f"{title}, calls a second", value=per_second, unit="/s"),
-        ratio(title, spent_ms, "bare in to_thread"),
-    )
-
-
-@pytest.mark.parametrize("verb", ["store", "retrieve"])
-def test_blobs(bench: Bench, folder: str, verb: str) -> None:
-    """The budget is the design's for cloud stores; it names none for local files."""
-    count = bench.pick(100, 3)
-    stored: list[list[str]] = []
-
-    def prepare(turn: int) -> list[dict[str, Any]]:
-        return large_entries(keys(turn * count, count), 64 * 1024)
-
-    async def main() -> dict[str, list[float]]:
-        async with both(folder) as (ltm, bare):
-            if verb == "store":
-                return await race(
-                    {
-                        "ours": lambda work: _store_batch(ltm, work),
-                        "bare": blocking(bare.store_blobs),
-                    },
+    async def main() -> None:
+        async with open_arena() as arena:
+            await arena.fill(entries(everything, -1))
+            sides = {
+                "ours": one_call(arena.ours, verb),
+                arena.concurrent: one_call(arena.rivals[arena.concurrent], verb),
+            }
+            for callers in CALLERS:
+                run = await race(
+                    {name: by_callers(callers, call) for name, call in sides.items()},
                     prepare,
-                    rounds=bench.pick(25, 2),
+                    rounds=bench.pick(10, 2),
                 )
-            for turn in range(5):
-                work = prepare(turn)
-                await _store_batch(ltm, work)
-                bare.store_blobs(work)
-                stored.append([entry["key"] for entry in work])
-            assert await _retrieve_batch(ltm, stored[0]) == bare.retrieve_blobs(stored[0])
-            return await race(
-                {
-                    "ours": lambda wanted: _retrieve_batch(ltm, wanted),
-                    "bare": blocking(bare.retrieve_blobs),
-                },
-                lambda turn: stored[turn % len(stored)],
-                rounds=bench.pick(40, 2),
-            )
+                what = f"{verb}, {callers} callers"
+                per_second = calls / statistics.median(run.wall_ms["ours"]) * 1e3
+                bench.report(
+                    ratio(arena.store, what, run.wall_ms, arena.concurrent, size=callers),
+                    Figure(
+                        store=arena.store,
+                        what=f"{what}, calls a second",
+                        value=per_second,
+                        unit="/s",
+                        size=callers,
+                    ),
+                )
 
-    bench.report(
-        ratio(f"{verb}_batch {count} blobs of 64 KiB", bench.run(main), "bare", limit=BLOB_BUDGET)
-    )
+    bench.run(main)
 
 
-def test_loop_stall_of_a_large_batch(bench: Bench, folder: str) -> None:
-    count = bench.pick(10_000, 20)
+@verbs
+def test_the_loop_while_a_large_batch_is_under_way(
+    bench: Bench, open_arena: OpenArena, verb: str
+) -> None:
 
-    async def main() -> list[float]:
-        worst_ms = []
-        async with both(folder) as (ltm, _):
-            for turn in range(bench.pick(7, 2)):
-                work, late_ms = entries(keys(0, count), turn), list[float]()
-                async with watched_loop(late_ms):
-                    await _store_batch(ltm, work)
-                worst_ms.append(max(late_ms))
-        return worst_ms
+    async def main() -> None:
+        async with open_arena() as arena:
+            count = bench.pick(2_000 if is_firestore(arena) else 10_000, 20)
+            everything = keys(0, count)
+            await arena.ours.store_batch(entries(everything, 0))
+            call = batch_call(arena.ours, verb)
+            worst_ms = [
+                await longest_stall_ms(call(entries(everything, turn)))
+                for turn in range(1, bench.pick(5, 2) + 1)
+            ]
+            what = f"longest loop stall in {verb}_batch {count:,}"
+            bench.report(spread(arena.store, what, worst_ms))
 
-    bench.report(spread(f"longest loop stall in store_batch {count:,}", bench.run(main)))
-
-
-def test_cleanup_does_not_depend_on_what_is_live(bench: Bench, folder: str) -> None:
-    few, many, limit = bench.pick(10_000, 50), bench.pick(1_000_000, 100), bench.pick(500, 10)
-
-    async def main() -> dict[str, list[float]]:
-        few_path, many_path = f"{folder}/few.db", f"{folder}/many.db"
-        ours = await _filled(few_path, few), await _filled(many_path, many)
-        async with ours[0] as small, ours[1] as big:
-
-            async def clean(ltm: LTMBackend) -> None:
-                done = await ltm.cleanup_expired(limit)
-                assert done.raise_for_error().deleted == limit
-
-            def prepare(turn: int) -> None:
-                for path in (few_path, many_path):
-                    _add_rows(path, limit, f"-{turn:04}", expires_at=turn + 1)
-
-            return await race(
-                {"ours": lambda _: clean(big), "few": lambda _: clean(small)},
-                prepare,
-                rounds=bench.pick(25, 2),
-            )
-
-    title = f"cleanup_expired({limit}) with {many:,} live rows"
-    bench.report(ratio(title, bench.run(main), "few", limit=CLEANUP_BUDGET))
-
-
-async def _filled(path: str, live: int) -> LTMBackend:
-    """A backend over a file with *live* rows, all of which end one day."""
-    async with LTMBackend(f"sqlite:///{path}", "memory:") as ltm:
-        await ltm.store("schema", None)
-    _add_rows(path, live, "", expires_at=LIVE_FOREVER)
-    return LTMBackend(f"sqlite:///{path}", "memory:", timeout=None)
-
-
-def _add_rows(path: str, count: int, suffix: str, *, expires_at: int) -> None:
-    """Insert rows around the library, spread evenly over the range of keys."""
-    value = '"' + "x" * 200 + '"'
-    conn = sqlite3.connect(path, isolation_level=None)
-    conn.execute("PRAGMA synchronous = OFF")
-    conn.execute("BEGIN")
-    conn.executemany(
-        """INSERT INTO ltm_entries VALUES
-        ('', ?, 1, 'w', ?, 202, ?, NULL, '{}', ?, 1, 1)""",
-        (
-            (f"{n / count:.7f}{suffix}", f"sha256:{n:064}", value, expires_at + n % 7)
-            for n in range(count)
-        ),
-    )
-    conn.execute("COMMIT")
-    conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    conn.close()
+    bench.run(main)

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from bench.conftest import Bench
-from bench.workloads import document, keys, race, ratio
+from bench.figures import ratio
+from bench.racing import Race, race
+from bench.workloads import document, keys
 from ltm_async import Cache, LTMBackend
 
 HIT_BUDGET = 1.5
@@ -30,7 +32,7 @@ def test_a_hit(
     everything = keys(0, bench.pick(1_000, 20))
     rounds = bench.pick(ROUNDS, 3)
 
-    async def main() -> dict[str, list[float]]:
+    async def main() -> Race:
         runs = 0
 
         async def find(key: str) -> dict[str, Any]:
@@ -51,23 +53,24 @@ def test_a_hit(
             async def retrieve(key: str) -> None:
                 assert (await ltm.retrieve(names[key])).found
 
-            spent_ms = await race(
+            run = await race(
                 {"ours": wrap if how == "wrap" else cached, OVER: retrieve},
                 lambda turn: everything[turn % len(everything)],
                 rounds=rounds,
             )
             assert runs == len(everything)
-            return spent_ms
+            return run
 
-    title = f"a hit by {how}, {catalog}"
-    bench.report(ratio(title, bench.run(main), OVER, limit=HIT_BUDGET))
+    run = bench.run(main)
+    what = f"a hit by {how}, {catalog}"
+    bench.report(ratio("Cache", what, run.wall_ms, OVER, limit=HIT_BUDGET))
 
 
 @pytest.mark.parametrize("lease", [None, 30.0], ids=["no lease", "lease"])
 def test_a_miss(bench: Bench, dsn: str, folder: str, lease: float | None) -> None:
     over = "ltm.retrieve and ltm.store"
 
-    async def main() -> dict[str, list[float]]:
+    async def main() -> Race:
         async def find(key: str) -> dict[str, Any]:
             return document(key, 0)
 
@@ -87,5 +90,5 @@ def test_a_miss(bench: Bench, dsn: str, folder: str, lease: float | None) -> Non
                 rounds=bench.pick(ROUNDS // 2, 3),
             )
 
-    title = "a miss, postgres" + ("" if lease is None else ", with a lease")
-    bench.report(ratio(title, bench.run(main), over))
+    what = "a miss, postgres" + ("" if lease is None else ", with a lease")
+    bench.report(ratio("Cache", what, bench.run(main).wall_ms, over))

@@ -15,11 +15,12 @@ import duckdb
 import pytest
 
 from bench.conftest import Bench
-from bench.workloads import document, keys, phases, race, ratio, spread
+from bench.figures import ratio, spread
+from bench.racing import Race, race
+from bench.workloads import document, keys
 from ltm_async import DuckDBQueryEngine, LTMBackend, UnavailableError
 from ltm_async.entry import blob_path
 
-INIT_BUDGET_MS = 50.0
 LOAD_BUDGET = 2.5
 CANCEL_BUDGET_MS = 100.0
 HEAVY = "SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE hash(a.range, b.range) = 7"
@@ -27,75 +28,7 @@ SQL = (
     "SELECT value->>'agent' AS agent, count(*) AS n, avg((value->>'confidence')::DOUBLE) AS mean,"
     " max(length(value)) AS longest FROM entries GROUP BY agent ORDER BY agent"
 )
-
 RANKED = "SELECT key, score FROM matches ORDER BY score DESC, key LIMIT 10"
-
-_START = """
-import sys, time
-marks = [("interpreter", time.monotonic())]
-mark = lambda name: marks.append((name, time.monotonic()))
-import asyncio, json
-from ltm_async import DuckDBQueryEngine, LTMBackend
-mark("imports")
-{before}
-async def main():
-    engine = DuckDBQueryEngine(LTMBackend("memory:", "memory:"))
-    mark("constructor")
-    await engine.open()
-    mark("open")
-    assert (await engine.query("SELECT count(*) FROM entries")).rows == [(0,)]
-    mark("first query")
-    await engine.aclose()
-asyncio.run(main())
-print(json.dumps(marks))
-"""
-
-
-def test_start(bench: Bench) -> None:
-    """With DuckDB imported before, as where it is imported in the init phase, and without."""
-
-    def measure(before: str) -> list[dict[str, float]]:
-        code = _START.format(before=before)
-        return [phases(code) for _ in range(bench.pick(21, 2))]
-
-    imported, cold = bench.call(lambda: (measure("import duckdb, pytz"), measure("")))
-    for phase in ("open", "first query"):
-        limit = INIT_BUDGET_MS if phase == "open" else None
-        spent_ms = [run[phase] for run in imported]
-        bench.report(spread(f"engine, DuckDB imported: {phase}", spent_ms, limit=limit))
-        bench.report(spread(f"engine, cold: {phase}", [run[phase] for run in cold]))
-
-
-def test_cancel(bench: Bench) -> None:
-    """From its cancellation to the end of its call, and to the next query that is answered."""
-
-    async def measure() -> tuple[list[float], list[float]]:
-        returned_ms, ended_ms = [], []
-        async with (
-            LTMBackend("memory:", "memory:", on_unavailable="raise") as ltm,
-            DuckDBQueryEngine(ltm, threads=2) as engine,
-            await engine.load() as loaded,
-        ):
-            for _ in range(bench.pick(101, 2)):
-                task = asyncio.create_task(loaded.query(HEAVY))
-                await asyncio.sleep(0.05)
-                assert not task.done()
-                task.cancel()
-                began = time.perf_counter()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-                returned_ms.append((time.perf_counter() - began) * 1e3)
-                while True:
-                    with contextlib.suppress(UnavailableError):  # it has not ended yet
-                        await loaded.query("SELECT 1")
-                        break
-                    await asyncio.sleep(0.001)
-                ended_ms.append((time.perf_counter() - began) * 1e3)
-        return returned_ms, ended_ms
-
-    returned_ms, ended_ms = bench.run(measure)
-    bench.report(spread("cancel a query that is at work", returned_ms, limit=CANCEL_BUDGET_MS))
-    bench.report(spread("until the next can be asked of the same entries", ended_ms))
 
 
 class BareDuckDB:
@@ -127,10 +60,44 @@ class BareDuckDB:
         return (self._blobs / blob_path("", blob_id)).read_text()
 
 
-def test_aggregate(bench: Bench, folder: str) -> None:
-    count = bench.pick(100_000, 300)
+def test_cancel(bench: Bench) -> None:
+    """From its cancellation to the end of its call, and to the next query that is answered."""
 
-    async def measure() -> tuple[dict[str, list[float]], list[float]]:
+    async def measure() -> tuple[list[float], list[float]]:
+        returned_ms, ended_ms = [], []
+        async with (
+            LTMBackend("memory:", "memory:", on_unavailable="raise") as ltm,
+            DuckDBQueryEngine(ltm, threads=2) as engine,
+            await engine.load() as loaded,
+        ):
+            for _ in range(bench.pick(101, 2)):
+                task = asyncio.create_task(loaded.query(HEAVY))
+                await asyncio.sleep(0.05)
+                assert not task.done()
+                task.cancel()
+                began = time.perf_counter()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+                returned_ms.append((time.perf_counter() - began) * 1e3)
+                while True:
+                    with contextlib.suppress(UnavailableError):  # it has not ended yet
+                        await loaded.query("SELECT 1")
+                        break
+                    await asyncio.sleep(0.001)
+                ended_ms.append((time.perf_counter() - began) * 1e3)
+        return returned_ms, ended_ms
+
+    returned_ms, ended_ms = bench.run(measure)
+    bench.report(
+        spread("DuckDB", "cancel a query that is at work", returned_ms, limit=CANCEL_BUDGET_MS)
+    )
+    bench.report(spread("DuckDB", "until the next can be asked of the same entries", ended_ms))
+
+
+def test_aggregate(bench: Bench, folder: str) -> None:
+    count = bench.pick(20_000, 300)
+
+    async def measure() -> tuple[Race, list[float]]:
         async with LTMBackend(f"sqlite:///{folder}/ltm.db", f"{folder}/blobs", timeout=None) as ltm:
             names = keys(0, count)
             for start in range(0, count, 5000):
@@ -159,19 +126,19 @@ def test_aggregate(bench: Bench, folder: str) -> None:
 
                 bare_rows = bare.aggregate()
                 sides = {"ours": ours, "bare DuckDB": by_hand}
-                spent_ms = await race(sides, lambda turn: turn, rounds=bench.pick(7, 2))
+                run = await race(sides, lambda turn: turn, rounds=bench.pick(7, 2))
                 warm_ms = []
                 async with await engine.load() as loaded:
                     for _ in range(bench.pick(21, 2)):
                         began = time.perf_counter()
                         assert (await loaded.query(SQL)).rows == bare_rows
                         warm_ms.append((time.perf_counter() - began) * 1e3)
-            return spent_ms, warm_ms
+            return run, warm_ms
 
-    spent_ms, warm_ms = bench.run(measure)
+    run, warm_ms = bench.run(measure)
     what = f"load {count:,} entries, {count // 100:,} of them blobs, and aggregate"
-    bench.report(ratio(what, spent_ms, "bare DuckDB", limit=LOAD_BUDGET))
-    bench.report(spread(f"aggregate over {count:,} loaded entries", warm_ms))
+    bench.report(ratio("DuckDB", what, run.wall_ms, "bare DuckDB", limit=LOAD_BUDGET))
+    bench.report(spread("DuckDB", f"aggregate over {count:,} loaded entries", warm_ms))
 
 
 @pytest.mark.parametrize("count", [10_000, 100_000])
@@ -209,10 +176,10 @@ def test_search(bench: Bench, count: int) -> None:
         return ours
 
     plain, at_once, indexed, searched = bench.run(measure)
-    bench.report(spread(f"load {made:,} texts", plain))
-    bench.report(spread(f"load {made:,} texts and search them once", at_once))
-    bench.report(spread(f"load {made:,} texts with an index of their words", indexed))
-    bench.report(spread(f"search {made:,} loaded texts", searched))
+    bench.report(spread("DuckDB", f"load {made:,} texts", plain))
+    bench.report(spread("DuckDB", f"load {made:,} texts and search them once", at_once))
+    bench.report(spread("DuckDB", f"load {made:,} texts with an index of their words", indexed))
+    bench.report(spread("DuckDB", f"search {made:,} loaded texts", searched))
 
 
 def text_of(n: int, rng: random.Random) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from bench.conftest import Bench
-from bench.workloads import WARMUP, Figure, document
+from bench.figures import spread
+from bench.racing import WARMUP
+from bench.workloads import document
 from ltm_async import LTMBackend, SyncLTMBackend
 
 OVERHEAD_BUDGET_US = 100.0
@@ -82,20 +84,5 @@ def test_a_blocking_call(
         statistics.median(blocking) - statistics.median(awaited)
         for blocking, awaited in zip(spent_us["blocking"], spent_us["async"], strict=True)
     ]
-    low, middle, high = statistics.quantiles(over_us)
-    bench.report(
-        Figure(
-            what=f"blocking {method} over the async one, {catalog}",
-            value=middle,
-            unit="µs",
-            low=low,
-            high=high,
-            limit=OVERHEAD_BUDGET_US,
-            detail=f"{_told(spent_us['blocking'])} / {_told(spent_us['async'])}",
-        )
-    )
-
-
-def _told(rounds_us: list[list[float]]) -> str:
-    times = sorted(spent_us for round_us in rounds_us for spent_us in round_us)
-    return f"median {statistics.median(times):.0f}, min {times[0]:.0f} µs"
+    what = f"blocking {method} over the async one, {catalog}"
+    bench.report(spread("Sync", what, over_us, limit=OVERHEAD_BUDGET_US, unit="µs"))

@@ -31,8 +31,8 @@ class Keyring:
         primary: The id of the key for what is stored from now on.
         allow_plaintext: Read entries that are not encrypted, too, while those that were there
             before are stored again. Whoever can write to the catalog can then forge one.
-        allow_plain_index: Permit ``index_text`` and ``embed``, which keep the words and the vectors of
-            values in plain.
+        allow_plain_index: Permit ``index_text`` and ``embed``, which keep the words and the vectors
+            of values in plain.
 
     Raises:
         ConfigError: An argument cannot be used.

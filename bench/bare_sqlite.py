@@ -1,6 +1,6 @@
 """The same work by hand: what a careful program without the library would do.
 
-One blocking connection, WAL and ``synchronous=FULL``, a table with the columns and the index of
+One blocking connection, WAL and ``synchronous=FULL``, a table with the columns and the indexes of
 the library's own, one transaction for each batch. Values are encoded to the same bytes and
 hashed. There is no ledger, no version counter, no look at what is replaced, no check of
 a hash after reading: whatever the library adds is not here.
@@ -8,6 +8,7 @@ a hash after reading: whatever the library adds is not here.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import itertools
 import json
@@ -15,10 +16,13 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-Entries = Sequence[Mapping[str, Any]]
+if TYPE_CHECKING:
+    from bench.sides import Entries
+
+
 BlobRow = tuple[str, str, int, None, str]
 """Key, content hash, size, no value, and the blob's name."""
 
@@ -31,6 +35,8 @@ CREATE TABLE IF NOT EXISTS entries (
 CREATE INDEX IF NOT EXISTS entries_expiry ON entries (namespace, expires_at)
     WHERE expires_at IS NOT NULL;
 """
+FEED_INDEX = "CREATE INDEX IF NOT EXISTS entries_changed ON entries (namespace, version);"
+"""Which the change feed of the library needs."""
 _UPSERT = """
 INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (namespace, key) DO UPDATE SET
@@ -48,21 +54,32 @@ WHERE namespace = ? AND key IN (SELECT value FROM json_each(?))
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
-class Bare:
-    """Safe for threads, since the fair rival of an async library calls it by ``to_thread``."""
+class BareSQLite:
+    """Safe for threads, since the fair rival of an async library calls it by ``to_thread``.
 
-    def __init__(self, folder: str, *, batch_size: int = 500) -> None:
+    Args:
+        more_indexes: SQL; empty for a table that the change feed does not burden.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        *,
+        batch_size: int = 500,
+        more_indexes: str = FEED_INDEX,
+        name: str = "bare.db",
+    ) -> None:
         self._blobs = os.path.join(folder, "bare-blobs")
         os.makedirs(self._blobs, exist_ok=True)
         self._batch_size = batch_size
         self._lock = threading.Lock()
         self._versions = itertools.count(1)
         self._conn = sqlite3.connect(
-            os.path.join(folder, "bare.db"), isolation_level=None, check_same_thread=False
+            os.path.join(folder, name), isolation_level=None, check_same_thread=False
         )
         self._conn.execute("PRAGMA journal_mode = WAL")
         self._conn.execute("PRAGMA synchronous = FULL")
-        self._conn.executescript(_SCHEMA)
+        self._conn.executescript(_SCHEMA + more_indexes)
 
     def close(self) -> None:
         self._conn.close()
@@ -128,6 +145,44 @@ class Bare:
     def _select(self, keys: Sequence[str]) -> list[tuple[Any, ...]]:
         with self._lock:
             return self._conn.execute(_SELECT, ("", json.dumps(keys), _now_us())).fetchall()
+
+
+class OnTheLoop:
+    """A side that blocks the loop: the least that the work can take."""
+
+    def __init__(self, bare: BareSQLite) -> None:
+        self._bare = bare
+
+    async def store_batch(self, entries: Entries) -> None:
+        self._bare.store(entries)
+
+    async def retrieve_batch(self, keys: Sequence[str]) -> dict[str, Any]:
+        return self._bare.retrieve(keys)
+
+    async def store(self, key: str, value: Any) -> None:
+        self._bare.store([{"key": key, "value": value}])
+
+    async def retrieve(self, key: str) -> Any:
+        return self._bare.retrieve([key])[key]
+
+
+class InAThread:
+    """A side that leaves the loop free, as an asyncio program has to."""
+
+    def __init__(self, bare: BareSQLite) -> None:
+        self._bare = bare
+
+    async def store_batch(self, entries: Entries) -> None:
+        await asyncio.to_thread(self._bare.store, entries)
+
+    async def retrieve_batch(self, keys: Sequence[str]) -> dict[str, Any]:
+        return await asyncio.to_thread(self._bare.retrieve, keys)
+
+    async def store(self, key: str, value: Any) -> None:
+        await self.store_batch([{"key": key, "value": value}])
+
+    async def retrieve(self, key: str) -> Any:
+        return (await self.retrieve_batch([key]))[key]
 
 
 def _hash(data: bytes) -> str:
