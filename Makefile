@@ -18,10 +18,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 made := $(VENV)/.made-$(VERSION)
 installed := $(VENV)/.installed-$(VERSION)
 installed_dev := $(VENV)/.installed-dev-$(VERSION)
+installed_mutation := $(VENV)/.installed-mutation-$(VERSION)
 ministack := .venv-servers/.installed-1.5.33
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test servers check wheel format bench clean venv-package
+.PHONY: help setup demo test servers check wheel format bench mutants mutation clean venv-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -64,8 +65,15 @@ format: $(installed_dev) ## Format, and repair what ruff can
 bench: $(installed_dev) servers ## Run the benchmarks and print their report; ARGS='-k import'
 	$(BIN)/python -m bench.report $(ARGS)
 
+mutants: $(installed_dev) servers ## Break the code on purpose, one break at a time: a named test has to notice each; ARGS=NAME
+	$(BIN)/python -m tests.mutants $(ARGS)
+
+mutation: $(installed_mutation) ## Have mutmut change the modules of the protocol in every small way; ARGS='ltm_async.writing*'
+	$(BIN)/mutmut run --max-children 1 $(ARGS)
+	$(BIN)/python -m tests.mutants.survivors
+
 clean: ## Delete the environments, caches and the demo's data
-	rm -rf .venv .venv-* .npm-servers .ltm-demo .benchmarks .*_cache dist build *.egg-info
+	rm -rf .venv .venv-* .npm-servers .ltm-demo .benchmarks .*_cache dist build mutants *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(installed): $(made) pyproject.toml
@@ -74,6 +82,10 @@ $(installed): $(made) pyproject.toml
 
 $(installed_dev): $(made) pyproject.toml
 	$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(installed_mutation): $(installed_dev)
+	$(PIP) --editable '.[mutation]'
 	@touch $@
 
 # Apart from ours: it wants another botocore than aiobotocore does.

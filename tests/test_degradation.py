@@ -387,6 +387,7 @@ class TestBreaker:
         assert self.refuses()
         self.breaker.succeeded()
         assert not self.refuses()
+        assert not self.refuses()  # it is closed: the one before was no probe
 
     def test_a_failed_probe_doubles_the_wait_up_to_two_seconds(self) -> None:
         self.fail(FAILURES_TO_OPEN)
