@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 from .mutant import Mutant, StalePatchError
 
-TIMEOUT_S = 240.0
+TIMEOUT_S = 600.0
 COPIED = ("ltm_async", "tests", "examples", "pyproject.toml", "README.md", "CHANGELOG.md")
 PLUGINS = ("pytest_asyncio.plugin", "pytest_timeout", "pytest_benchmark.plugin", "xdist.plugin")
 """Those that the tests need: to import all that are installed takes longer than most tests."""
