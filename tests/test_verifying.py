@@ -39,7 +39,7 @@ async def blob_of(rig: Rig, key: str) -> str:
 
 
 async def test_everything_is_counted_over_all_pages(rig: Rig) -> None:
-    await rig.ltm.store_batch({"key": f"small {n}", "value": n} for n in range(5))
+    await rig.ltm.store_batch({"key": f"{n}", "value": n} for n in range(5))
     await rig.ltm.store_batch({"key": f"large {n}", "value": [LARGE]} for n in range(5))
     for value in ([LARGE, 1], [LARGE, 2], [LARGE, 3], [LARGE]):
         await rig.ltm.store("large 0", value)
@@ -49,8 +49,12 @@ async def test_everything_is_counted_over_all_pages(rig: Rig) -> None:
     await rig.catalog.reserve_blobs("", reserved, lease_us=60_000_000)
     for _ in range(2):  # more are not counted than are in a page
         await rig.blobs.put(namespace_path("") + new_blob_id("sha256:" + "b" * 64), b"stray")
+    rig.faults.steps.clear()
     found = await rig.ltm.verify()
     assert (found.sound, found.problems) == (True, {})
+    # 10 entries and 13 blobs, the one of the ended entry included.
+    assert rig.faults.steps.count("catalog.list_entries") == 6
+    assert rig.faults.steps.count("catalog.list_blobs") == 8
     assert (found.entries, found.blobs, found.byte_size) == (10, 5, 5 + 5 * SIZE)
     assert (found.pending_blobs, found.dead_blobs, found.strays) == (3, 4, 2)
 
@@ -96,3 +100,10 @@ async def test_what_is_replaced_while_it_is_verified_is_no_problem(rig: Rig) -> 
     rig.faults.__class__ = Replaces
     found = await rig.ltm.verify()
     assert (found.sound, found.problems) == (True, {})
+
+
+async def test_what_is_wrong_with_an_entry_is_said(rig: Rig) -> None:
+    for key in ("a", "b", "c"):
+        await rig.ltm.store(key, [LARGE])
+    await rig.blobs.delete([namespace_path("") + await blob_of(rig, "b")])
+    assert (await rig.ltm.verify()).problems == {"b": "a blob that a row names is missing"}
