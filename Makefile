@@ -19,12 +19,13 @@ made := $(VENV)/.made-$(VERSION)
 installed := $(VENV)/.installed-$(VERSION)
 installed_dev := $(VENV)/.installed-dev-$(VERSION)
 LOCK := requirements-dev.lock
+installed_mutation := $(VENV)/.installed-mutation-$(VERSION)
 installed_bench := $(VENV)/.installed-bench-$(VERSION)
 duckdb := .venv-duckdb/.installed-1.5.5
 ministack := .venv-servers/.installed-1.5.33-0.1.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test duckdb model chaos soak crash-exhaustive servers check wheel format fuzz bench bench-report bench-compare lock clean venv-package
+.PHONY: help setup demo test duckdb model chaos soak crash-exhaustive servers check wheel format fuzz mutants mutation bench bench-report bench-compare lock clean venv-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -101,8 +102,15 @@ bench-report: $(installed_bench) ## Put the newest figures into README.md, with 
 bench-compare: $(installed_bench) ## What has changed since the result before; ARGS='OLD NEW' takes others
 	$(BIN)/python -m bench.compare $(ARGS)
 
+mutants: $(installed_dev) servers ## Break the code on purpose, one break at a time: a named test has to notice each; ARGS=NAME
+	$(BIN)/python -m tests.mutants $(ARGS)
+
+mutation: $(installed_mutation) ## Have mutmut change the modules of the protocol in every small way; ARGS='ltm_async.writing*'
+	$(BIN)/mutmut run --max-children 1 $(ARGS)
+	$(BIN)/python -m tests.mutants.survivors
+
 clean: ## Delete the environments, caches and the demo's data
-	rm -rf .venv .venv-* .npm-servers .ltm-demo .benchmarks .*_cache dist build *.egg-info
+	rm -rf .venv .venv-* .npm-servers .ltm-demo .benchmarks .*_cache dist build mutants *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(installed): $(made) pyproject.toml
@@ -132,6 +140,10 @@ lock: ## Renew requirements-dev.lock, the versions and hashes of all that is ins
 # LangGraph's stores, py-key-value and other peers, which nothing else needs.
 $(installed_bench): $(installed_dev)
 	$(PIP) --editable '.[bench]'
+	@touch $@
+
+$(installed_mutation): $(installed_dev)
+	$(PIP) --editable '.[mutation]'
 	@touch $@
 
 # Apart from ours: it wants another botocore than aiobotocore does.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ltm_async.batching import cut
-from ltm_async.entry import hash_of
+from ltm_async.entry import encode, hash_of
 from ltm_async.testing import Faults, Mode
 
 from .backends import PAIRS, Rig, make_rig
@@ -35,6 +35,7 @@ async def test_batches_are_cut_to_size(rig: Rig) -> None:
     done = await rig.ltm.store_batch(mixed(25))
     assert (done.success, done.stored, done.failed, done.errors) == (True, 25, 0, {})
     assert (done.inlined, done.uploaded, done.deduplicated) == (16, 9, 0)
+    assert done.byte_size == sum(len(encode("value", entry["value"])) for entry in mixed(25))
     assert list(done.versions) == [f"k{n:03}" for n in range(25)]
     assert len(set(done.versions.values())) == 3
     assert rig.faults.steps.count("catalog.track_entries_batch") == 3

@@ -248,6 +248,12 @@ async def test_a_store_that_is_down_is_left_alone(rig: Rig) -> None:
         await rig.ltm.retrieve("k")
     # Five calls with up to four tries, and a probe or two if this machine is slow.
     assert len(rig.faults.steps) <= (FAILURES_TO_OPEN + 3) * 4
+    # It says which store that is.
+    refused = (await rig.ltm.retrieve("k")).exception
+    while "was refused by a test" in str(refused):  # a probe, if this machine is slow
+        refused = (await rig.ltm.retrieve("k")).exception
+    assert str(refused) == "the catalog has not answered lately, so it was not asked"
+    assert isinstance(refused, UnavailableError) and refused.store == "catalog"
     await come_back(rig)
     assert (await rig.ltm.store("k", 1)).stored
 
@@ -387,6 +393,7 @@ class TestBreaker:
         assert self.refuses()
         self.breaker.succeeded()
         assert not self.refuses()
+        assert not self.refuses()  # it is closed: the one before was no probe
 
     def test_a_failed_probe_doubles_the_wait_up_to_two_seconds(self) -> None:
         self.fail(FAILURES_TO_OPEN)

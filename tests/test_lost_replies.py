@@ -57,9 +57,9 @@ async def test_a_store_finds_out_that_it_happened(rig: Rig, value: Any) -> None:
 
 
 async def test_a_large_store_is_known_even_after_it_was_replaced(rig: Rig) -> None:
-    lose(rig, "catalog.track_entries_batch", then=lambda: other(rig).store("k", "newer"))
+    lose(rig, "catalog.track_entries_batch", then=lambda: other(rig).store("k", "newer", ttl=60))
     stored = await rig.ltm.store("k", LARGE)
-    assert (stored.stored, stored.version) == (True, None)
+    assert (stored.stored, stored.version, stored.expires_at) == (True, None, None)
     assert (await rig.ltm.retrieve("k")).value == "newer"
 
 

@@ -215,3 +215,29 @@ async def test_rows_are_locked_in_the_order_of_their_keys(database: Database, ca
     for conn in (waiting, looking):
         await conn.close()
     await ltm._runner.stores().catalog.aclose()
+
+
+async def test_a_row_that_is_renewed_while_a_sweep_looks_is_not_swept(database: Database) -> None:
+    """The sweep leaves it out, or waits and looks again; what it saw before does not count."""
+    catalog = PostgresCatalog(database.dsn, schema=database.schema)
+    ltm = LTMBackend(catalog, "memory:", on_unavailable="raise")
+    for key in ("renewed", "ended"):
+        await ltm.store(key, 1, ttl=10)
+    database.clock_at(None).advance(11)
+    renewing = await asyncpg.connect(database.dsn)
+    async with renewing.transaction():
+        await renewing.execute(
+            f"UPDATE {database.schema}.ltm_entries SET expires_at = NULL WHERE key = 'renewed'"
+        )
+        sweep = asyncio.create_task(ltm.cleanup_expired())
+        await wait_for(
+            lambda: (
+                sweep.done()
+                or database.rows("SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            )
+        )
+    assert (await sweep).deleted == 1
+    found = await ltm.retrieve_batch(["renewed", "ended"])
+    assert (list(found.results), found.missing) == (["renewed"], ["ended"])
+    await renewing.close()
+    await catalog.aclose()

@@ -24,7 +24,7 @@ from ltm_async import (
     StoreError,
     UnavailableError,
 )
-from ltm_async.calling import Caller
+from ltm_async.calling import FAILURES_TO_OPEN, Caller
 from ltm_async.deadline import Deadline, remaining_s
 
 T = TypeVar("T")
@@ -404,3 +404,48 @@ def test_two_calls_at_once_have_their_own_deadlines() -> None:
         return [*await asyncio.gather(ends(3), ends(1), ends(2))]
 
     assert run(main()) == pytest.approx([3, 1, 2])
+
+
+# What calls leave to those that follow
+
+
+def test_a_call_cut_at_its_deadline_counts_against_the_store_and_one_cut_before_does_not() -> None:
+    async def main() -> None:
+        asked = caller()
+        asked._breaker._clock = lambda: 0.0  # it does not cool down meanwhile
+
+        async def hang() -> None:
+            await asyncio.get_running_loop().create_future()
+
+        async def give_up(timeout_s: float) -> None:
+            async with Deadline(1.0):
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        await asked.unanswered(hang)
+                except TimeoutError:
+                    return
+
+        for _ in range(FAILURES_TO_OPEN):
+            await give_up(0.9)
+        for _ in range(FAILURES_TO_OPEN):
+            with pytest.raises(DeadlineError):
+                await give_up(2.0)
+        with pytest.raises(UnavailableError, match="has not answered lately"):
+            await asked.unanswered(Store().call)
+
+    run(main())
+
+
+def test_a_hundred_retries_are_paid_for_and_ten_calls_that_succeed_pay_for_one_more() -> None:
+    async def main() -> None:
+        asked = caller(attempts=100)
+        with pytest.raises(UnavailableError):
+            await asked.unanswered(Store(*away(100)).call)  # 99 retries
+        assert await asked.unanswered(Store(*away(1)).call) == "answer"
+        with pytest.raises(UnavailableError):
+            await asked.unanswered(Store(*away(1)).call)
+        for _ in range(10):
+            await asked.unanswered(Store().call)
+        assert await asked.unanswered(Store(*away(1)).call) == "answer"
+
+    run(main())

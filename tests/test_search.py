@@ -117,7 +117,11 @@ async def test_values_are_found_wherever_they_are_kept(rig: Rig) -> None:
 
 async def test_a_filter_chooses_among_what_was_found(rig: Rig) -> None:
     await rig.ltm.store_batch(
-        {"key": f"k{n:03}", "value": "tea " * (n + 1), "metadata": {"n": n, "a.b": n % 3}}
+        {
+            "key": f"k{n:03}",
+            "value": "tea " * (n + 1),
+            "metadata": {"n": n, "a.b": n % 3, 'say "so"': n % 2},
+        }
         for n in range(40)
     )
     filters: list[tuple[dict[str, Any], Any]] = [
@@ -125,6 +129,7 @@ async def test_a_filter_chooses_among_what_was_found(rig: Rig) -> None:
         ({"$not": {"n": {"$gte": 2.5}}}, lambda n: n < 2.5),
         ({"a.b": {"$in": [0, 1]}, "n": {"$gt": 35}}, lambda n: n % 3 < 2 and n > 35),
         ({"n": {"$exists": False}}, lambda _: False),
+        ({'say "so"': 1}, lambda n: n % 2 == 1),
     ]
     for given, holds in filters:
         page = await rig.ltm.search("tea", metadata_filter=given, limit=100)

@@ -28,7 +28,7 @@ from ltm_async import (
     StoreError,
     UnavailableError,
 )
-from ltm_async.catalogs.sqlite import database, statements
+from ltm_async.catalogs.sqlite import database, feed, statements
 from ltm_async.protocols import MAX_COUNTED
 from ltm_async.testing.catalogs import SPACE, new_write_id, small
 
@@ -308,6 +308,38 @@ async def test_a_write_whose_time_is_up_never_happens(catalog: SQLiteCatalog, pa
     await holding
     await ltm.store("behind", 1)
     assert not (await ltm.retrieve("k")).found
+
+
+async def test_a_snapshot_is_of_the_moment_it_was_counted_at(
+    catalog: SQLiteCatalog, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is committed before it is written down comes with the changes since."""
+    ltm = LTMBackend(catalog, "memory:", on_unavailable="raise")
+    await ltm.store("k", 1)
+    counted, read_moment = threading.Event(), feed.read_moment
+
+    def read_and_say_so(*arguments: Any) -> tuple[int, int, int]:
+        moment = read_moment(*arguments)
+        counted.set()
+        return moment
+
+    monkeypatch.setattr(feed, "read_moment", read_and_say_so)
+    taken = threading.Event()
+
+    def change() -> None:
+        with locked(path) as db:
+            taken.set()
+            assert counted.wait(10)
+            (version,) = db.execute(statements.NEXT_VERSION).fetchone()
+            db.execute("UPDATE ltm_entries SET version = ?", (version,))
+            db.execute("COMMIT")
+
+    changing = asyncio.create_task(asyncio.to_thread(change))
+    assert await asyncio.to_thread(taken.wait, 10)
+    snapshot = await ltm.create_snapshot("before")
+    await changing
+    page = await ltm.get_changed_entries(snapshot.id)
+    assert [change.key for change in page.changes] == ["k"]
 
 
 async def test_a_read_only_file_is_said_to_be_so(path: str) -> None:

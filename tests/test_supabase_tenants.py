@@ -363,6 +363,26 @@ async def test_no_table_asked_by_hand_shows_or_changes_what_is_anothers(
     assert neighbours.rows() == before
 
 
+async def test_the_owner_of_the_tables_sees_nothing_either(neighbours: Neighbours) -> None:
+    """Who owns a table is exempt from its policies, unless they are forced on the owner too."""
+    project = neighbours.project
+    (before,) = project.rows(
+        "SELECT pg_get_userbyid(relowner) AS owner FROM pg_class "
+        "WHERE oid = '{}ltm_entries'::regclass"
+    )
+    project.run(
+        f"CREATE ROLE ltm_test_owner; GRANT USAGE ON SCHEMA {project.schema} TO ltm_test_owner"
+    )
+    try:
+        project.run("ALTER TABLE {}ltm_entries OWNER TO ltm_test_owner; SET ROLE ltm_test_owner")
+        assert project.rows("SELECT key FROM {}ltm_entries") == []
+    finally:
+        project.run(
+            f"RESET ROLE; ALTER TABLE {{}}ltm_entries OWNER TO {before['owner']}; "
+            "DROP OWNED BY ltm_test_owner; DROP ROLE ltm_test_owner"
+        )
+
+
 async def test_a_row_of_ones_own_cannot_be_moved_to_another(neighbours: Neighbours) -> None:
     before = neighbours.rows()
     await neighbours.memory(token_of(BOB), BOB).store("small", 1)

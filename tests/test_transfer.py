@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ltm_async.transfer import Gate, PerLoop, chunks, fan_out
+from ltm_async.transfer import Gate, PerLoop, both, chunks, fan_out
 
 
 class Load:
@@ -296,6 +296,36 @@ async def test_cancelling_a_fan_out_cancels_its_transfers() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert cancelled == 4
+
+
+async def test_two_run_side_by_side() -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+
+    async def run(mine: asyncio.Event, others: asyncio.Event) -> None:
+        mine.set()
+        await others.wait()
+
+    await both(run(first, second), run(second, first))
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+async def test_of_two_the_failure_of_one_ends_the_other_and_is_raised_itself(failing: int) -> None:
+    failure = ValueError("meant")
+    cancelled: list[int] = []
+
+    async def run(number: int) -> None:
+        if number == failing:
+            await asyncio.sleep(0)
+            raise failure
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            cancelled.append(number)
+            raise
+
+    with pytest.raises(ValueError, match="meant") as caught:
+        await both(run(0), run(1))
+    assert (caught.value, cancelled) == (failure, [1 - failing])
 
 
 # PerLoop

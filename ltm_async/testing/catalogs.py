@@ -145,6 +145,57 @@ class CatalogContract:
         assert await self.raw_rows(catalog, SPACE) == {"k": "1"}
         assert await self.raw_rows(catalog, "other") == {}
 
+    async def test_no_operation_reads_or_touches_another_namespace(self, catalog: Catalog) -> None:
+        """Not even where it asks for the very keys, blobs and writes of the other."""
+        blobs = [reservation(key) for key in ("large", "pending", "dead")]
+        ids = [blob.blob_id for blob in blobs]
+        keys = ["small", "ended", "large", "deleted"]
+        wrote, deleted = new_write_id(), new_write_id()
+        assert await catalog.reserve_blobs("other", blobs, lease_us=LEASE_US) == {}
+        writes = [
+            small("small", "1"),
+            small("ended", "1", expiry=Expiry(ttl_us=SECOND_US)),
+            large("large", ids[0]),
+            small("deleted", "1"),
+        ]
+        await catalog.track_entries_batch("other", writes, write_id=wrote)
+        await catalog.delete_entry("other", "deleted", write_id=deleted)
+        await catalog.abandon_blobs("other", [ids[2]], grace_us=0)
+        await self.advance(catalog, 5)
+        rows = await self.raw_rows(catalog, "other")
+        ledger = await self.raw_ledger(catalog, "other")
+        assert (len(rows), sorted(ledger.values())) == (3, ["dead", "live", "pending"])
+
+        assert await catalog.get_entries_batch(SPACE, keys) == []
+        assert await catalog.list_entries(SPACE, limit=10) == []
+        assert await catalog.list_blobs(SPACE, limit=10) == []
+        assert await catalog.due_blobs(SPACE, 10) == []
+        assert await catalog.take_due_blobs(SPACE, 10, backoff_us=SECOND_US) == []
+        assert set(await catalog.known_blobs(SPACE, ids)) == set()
+        assert set(await catalog.stats(SPACE)) == {0}
+        assert await catalog.resolve_removal(SPACE, deleted, keys) == []
+        never = new_write_id()
+        touched = await catalog.touch_entry(
+            SPACE, "small", expiry=NEVER, metadata=None, write_id=never
+        )
+        assert touched is None
+        assert await catalog.expire_entries(SPACE, 10, write_id=never) == []
+        assert await catalog.delete_entries_batch(SPACE, keys, write_id=never) == []
+        await catalog.abandon_blobs(SPACE, ids, grace_us=0)
+        await catalog.forget_blobs(SPACE, ids)
+        resolved = await catalog.resolve_write(
+            SPACE, wrote, keys=keys, blob_ids=ids, grace_us=SECOND_US
+        )
+        assert resolved.outcome is Outcome.UNKNOWN
+        for write in (large("pending", ids[1]), large("large", None)):
+            with pytest.raises(FencedError):
+                await self._track(catalog, write)
+        # Content that is there is there in the other only, and what replaces it does so in one.
+        assert await self._store_large(catalog, "large") not in ids
+        await self._track(catalog, small("large", "2"), small("small", "2"))
+        assert await self.raw_rows(catalog, "other") == rows
+        assert await self.raw_ledger(catalog, "other") == ledger
+
     @pytest.mark.parametrize(
         "key",
         ["a'b", 'a"b', "a\\b", "a%b", "a_b", ",().:*", "eq.1", "\n", "\U0001f600", "k" * 1024],
@@ -459,6 +510,12 @@ class CatalogContract:
         with pytest.raises(FencedError):
             await self._track(catalog, large("k", blob.blob_id))
         assert await self.raw_rows(catalog, SPACE) == {}
+
+    async def test_a_lease_is_by_the_catalogs_clock(self, catalog: Catalog) -> None:
+        """Which may be ahead of the writer's."""
+        await self.advance(catalog, 3_600)
+        await catalog.reserve_blobs(SPACE, [reservation("k")], lease_us=LEASE_US)
+        assert await catalog.take_due_blobs(SPACE, 10, backoff_us=SECOND_US) == []
 
     async def test_an_abandoned_blob_is_due_after_its_grace(self, catalog: Catalog) -> None:
         blob = reservation("k")
