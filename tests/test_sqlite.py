@@ -318,7 +318,7 @@ async def test_a_snapshot_is_of_the_moment_it_was_counted_at(
     await ltm.store("k", 1)
     counted, read_moment = threading.Event(), feed.read_moment
 
-    def read_and_say_so(*arguments: Any) -> tuple[int, int, int]:
+    def read_and_say_so(*arguments: Any) -> tuple[int, int | None, int | None]:
         moment = read_moment(*arguments)
         counted.set()
         return moment
