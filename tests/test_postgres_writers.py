@@ -221,9 +221,10 @@ async def test_a_row_that_is_renewed_while_a_sweep_looks_is_not_swept(database: 
     """The sweep leaves it out, or waits and looks again; what it saw before does not count."""
     catalog = PostgresCatalog(database.dsn, schema=database.schema)
     ltm = LTMBackend(catalog, "memory:", on_unavailable="raise")
+    clock = database.clock_at(None)
     for key in ("renewed", "ended"):
         await ltm.store(key, 1, ttl=10)
-    database.clock_at(None).advance(11)
+    clock.advance(11)
     renewing = await asyncpg.connect(database.dsn)
     async with renewing.transaction():
         await renewing.execute(
