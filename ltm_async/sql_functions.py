@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from .entry import NEVER, prefix_end
 from .errors import CorruptError
 from .filters import Filter
-from .jsonpath import to_jsonpath
+from .jsonpath import as_arguments
 from .nearest import check_compared
 from .protocols import Near, Outcome, Page, Resolved, Row, Write, Written
 from .tsearch import to_tsvector
@@ -84,14 +83,7 @@ def to_commit(namespace: str, ordered: Sequence[Write]) -> Commit:
 
 
 def to_nearest(vector: bytes, wanted: Filter | None, limit: int) -> Nearest:
-    chosen = None if wanted is None else to_jsonpath(wanted)
-    return Nearest(
-        to_floats(vector).tolist(),
-        None if chosen is None else chosen.path,
-        None if chosen is None else json.dumps(chosen.variables),
-        limit,
-        MAX_COMPARED,
-    )
+    return Nearest(to_floats(vector).tolist(), *as_arguments(wanted), limit, MAX_COMPARED)
 
 
 def to_near(rows: Sequence[Any]) -> list[Near]:
