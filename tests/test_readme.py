@@ -261,3 +261,18 @@ def test_the_options_of_azure_and_of_obstore_are_those_there_are() -> None:
         (said,) = re.findall(rf"`{adapter.name}` with(.*?)(?:`Obstore|and both)", text, re.DOTALL)
         shared = {"uri", "ca_file", "allow_http"}
         assert {*re.findall(r"`(\w+)`", said), *shared} == set(adapter.options)
+
+
+def test_what_the_page_on_reliability_names_is_there() -> None:
+    page = (ROOT / "tests/RELIABILITY.md").read_text(encoding="utf-8")
+    contracts = (ROOT / "ltm_async/testing").rglob("*.py")
+    code = "".join(
+        file.read_text(encoding="utf-8") for file in (*(ROOT / "tests").rglob("*.py"), *contracts)
+    )
+    tests = set(re.findall(r"`(test_\w+)`", page))
+    assert len(tests) > 10
+    assert {name for name in tests if f"def {name}(" not in code} == set()
+    files = re.findall(r"`(tests/[\w*]+\.py)`", page)
+    assert all(list(ROOT.glob(name)) for name in files)
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([\w-]+)", page)) <= targets
