@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import enum
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from ltm_async import LTMError, OutcomeUnknownError, UnavailableError
 from ltm_async.testing import Faults
@@ -41,6 +41,12 @@ class Fault(enum.Enum):
     DOWN = "down from here on"
 
 
+Planned: TypeAlias = Fault | Callable[[], Awaitable[None]]
+"""A fault, or what happens meanwhile."""
+Plan: TypeAlias = Mapping[int, Planned]
+"""By the number of the step, from 0, or ``COMMIT``."""
+
+
 @dataclasses.dataclass(slots=True)
 class Late:
     """A request that is still on its way."""
@@ -58,14 +64,13 @@ class Trouble(Faults):
 
     def __init__(self) -> None:
         super().__init__()
-        self.plan: dict[int, Fault | Callable[[], Awaitable[None]]] = {}
-        """By the number of the step, from 0, or ``COMMIT``: a fault, or what happens meanwhile."""
+        self.plan: dict[int, Planned] = {}
         self.down = False
         self.late: list[Late] = []
         self.met: list[str] = []
         """The faults that were reached."""
 
-    def prepare(self, plan: Mapping[int, Fault | Callable[[], Awaitable[None]]]) -> None:
+    def prepare(self, plan: Plan) -> None:
         self.steps.clear()
         self.met.clear()
         self.plan = dict(plan)

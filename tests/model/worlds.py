@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 KEYS = ("a", "a/b", "k%", "ä😀")
@@ -60,14 +60,22 @@ def live(slot: Slot, now: int) -> Held | None:
     return held
 
 
-def replaced(world: World, place: int, slot: Slot) -> World:
+def slot_of(world: World, key: str) -> Slot:
+    return world[KEYS.index(key)]
+
+
+def live_entry(world: World, key: str, now: int) -> Held | None:
+    return live(slot_of(world, key), now)
+
+
+def _replaced(world: World, key: str, slot: Slot) -> World:
+    place = KEYS.index(key)
     return (*world[:place], slot, *world[place + 1 :])
 
 
 def look(world: World, key: str, now: int, seen: Seen | None) -> Iterator[World]:
     """*world* with what a client has learned, if it can have *seen* that, or None, in it."""
-    place = KEYS.index(key)
-    slot = world[place]
+    slot = slot_of(world, key)
     held = live(slot, now)
     if held is None or seen is None:
         if held is None and seen is None:
@@ -78,12 +86,12 @@ def look(world: World, key: str, now: int, seen: Seen | None) -> Iterator[World]
         seen.value in {None, held.value}
         and seen.metadata in {None, held.metadata}
         and seen.expires_at in {None, held.expires_at or 0}
-        and may_have(slot, held, version)
+        and _may_have(slot, held, version)
     ):
-        yield replaced(world, place, _told(slot, held, version))
+        yield _replaced(world, key, _told(slot, held, version))
 
 
-def may_have(slot: Slot, held: Held | None, version: int | None) -> bool:
+def _may_have(slot: Slot, held: Held | None, version: int | None) -> bool:
     """Whether *held* can be version *version*; 0 is that of no entry."""
     if version == 0 or held is None:
         return version == 0 and held is None
@@ -92,29 +100,37 @@ def may_have(slot: Slot, held: Held | None, version: int | None) -> bool:
     return held.version == version
 
 
-def must_have(held: Held | None, version: int) -> bool:
-    return (0 if held is None else held.version) == version
-
-
 def _told(slot: Slot, held: Held, version: int | None) -> Slot:
     if version is None:
         return slot
     return Slot(held._replace(version=version), max(slot.floor, version))
 
 
+def may_pass(world: World, key: str, now: int, expected: int | None) -> bool:
+    """Whether a call can go through on the condition of version *expected*; None is none."""
+    slot = slot_of(world, key)
+    return expected is None or _may_have(slot, live(slot, now), expected)
+
+
+def may_conflict(world: World, key: str, now: int, expected: int | None) -> bool:
+    """Whether the same call can be told of a conflict."""
+    held = live_entry(world, key, now)
+    return expected is not None and (0 if held is None else held.version) != expected
+
+
 def write(world: World, key: str, held: Held) -> Iterator[World]:
     """*world* with *held* in it, if its version can be a new one."""
-    place = KEYS.index(key)
-    floor = world[place].floor
+    floor = slot_of(world, key).floor
     if held.version is None:
-        yield replaced(world, place, Slot(held, floor))
+        yield _replaced(world, key, Slot(held, floor))
     elif held.version > floor:
-        yield replaced(world, place, Slot(held, held.version))
+        yield _replaced(world, key, Slot(held, held.version))
 
 
-def remove(world: World, key: str) -> World:
-    place = KEYS.index(key)
-    return replaced(world, place, Slot(None, world[place].floor))
+def remove(world: World, *keys: str) -> World:
+    for key in keys:
+        world = _replaced(world, key, Slot(None, slot_of(world, key).floor))
+    return world
 
 
 def expired(world: World, now: int, limit: int) -> Iterator[tuple[World, int]]:
@@ -128,10 +144,7 @@ def expired(world: World, now: int, limit: int) -> Iterator[tuple[World, int]]:
     least = sum(ends for ends, _ in sorted(ended)[:count])
     for chosen in itertools.combinations(ended, count):
         if sum(ends for ends, _ in chosen) == least:
-            after = world
-            for _, key in chosen:
-                after = remove(after, key)
-            yield after, count
+            yield remove(world, *(key for _, key in chosen)), count
 
 
 Explain = Callable[[World], Iterable[World]]
@@ -143,3 +156,21 @@ def through(worlds: Iterable[World], *steps: Explain) -> set[World]:
     for explain in steps:
         found = {after for world in found for after in explain(world)}
     return found
+
+
+def unchanged(world: World) -> Iterator[World]:
+    yield world
+
+
+def perhaps(explain: Explain) -> Explain:
+    """It happened, or it did not."""
+    return lambda world: [world, *explain(world)]
+
+
+def looking(found: Mapping[str, Seen | None], now: int) -> Explain:
+    """A look at several keys at one moment, and what it *found* there."""
+
+    def at(key: str) -> Explain:
+        return lambda world: look(world, key, now, found[key])
+
+    return lambda world: through([world], *map(at, found))
