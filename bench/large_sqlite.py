@@ -23,12 +23,14 @@ SELECT namespace, key || ? || n, version, write_id, content_hash, byte_size, inl
     blob_id, metadata, ? + n, created_at, updated_at
 FROM (SELECT * FROM ltm_entries WHERE key GLOB 'doc:????') CROSS JOIN {_NUMBERS}"""
 _NAME_TEXTS = f"""
-INSERT INTO ltm_texts (namespace, key)
-SELECT namespace, key || ':' || n
-FROM (SELECT * FROM ltm_texts WHERE key GLOB 'doc:????') CROSS JOIN {_NUMBERS}"""
+INSERT INTO ltm_texts (id, namespace, key)
+SELECT last + row_number() OVER (), namespace, key || ':' || n
+FROM (SELECT *, max(id) OVER () AS last FROM ltm_texts WHERE key GLOB 'doc:????')
+CROSS JOIN {_NUMBERS}"""
+_COUNT_TEXTS = "UPDATE ltm_spaces SET texts = (SELECT count(*) FROM ltm_texts)"
 _COPY_WORDS = """
-INSERT INTO ltm_words (rowid, space, words)
-SELECT copy.id, w.space, w.words
+INSERT INTO ltm_words (rowid, words)
+SELECT copy.id, w.words
 FROM ltm_texts AS copy
 CROSS JOIN ltm_texts AS t ON t.namespace = copy.namespace AND t.key = substr(copy.key, 1, 8)
 CROSS JOIN ltm_words AS w ON w.rowid = t.id
@@ -102,6 +104,7 @@ async def grown_texts(folder: str, rows: int) -> AsyncIterator[GrownSQLite]:
         conn.execute(_COPY, (":", IN_2100, copies))
         conn.execute(_NAME_TEXTS, (copies,))
         conn.execute(_COPY_WORDS)
+        conn.execute(_COUNT_TEXTS)
     async with LTMBackend(f"sqlite:///{file}", "memory:", **options) as ltm:
         await Ours(ltm).store_batch(search_docs())
         with _careful(str(file)) as conn:

@@ -274,7 +274,9 @@ async def test_a_text_of_another_namespace_leads_nowhere(
         f"sqlite:///{tmp_path}/ltm.db", tmp_path / "blobs", namespace="other", index_text=True
     ) as other:
         await other.store("secret", "tea")
-    db.execute("UPDATE ltm_words SET space = (SELECT space FROM ltm_words WHERE rowid = 1)")
+    for table in ("ltm_texts", "ltm_words"):  # among the numbers of this namespace
+        db.execute(f"UPDATE {table} SET rowid = (1 << 40) + 9 WHERE rowid = (2 << 40) + 1")
+        assert db.execute(f"SELECT count(*) FROM {table} WHERE rowid < 2 << 40").fetchone() == (3,)
     assert {hit.key for hit in (await ltm.search("tea")).results} == {"a", "b"}
 
 

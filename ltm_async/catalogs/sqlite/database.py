@@ -12,6 +12,9 @@ OLDEST_SQLITE = (3, 37, 0)
 """STRICT tables; RETURNING came with 3.35."""
 BUSY_TIMEOUT_MS = 50
 OPEN_TIMEOUT_S = 20.0
+TEXTS_OF_A_SPACE = 1 << 40
+"""Numbers for the texts of a namespace, of which one that is replaced gets a new one; this leaves
+room for 8 million namespaces."""
 
 _V1 = """
 CREATE TABLE ltm_entries (
@@ -112,9 +115,43 @@ CREATE TABLE ltm_vectors (
     UNIQUE (namespace, key)
 ) STRICT;
 """
+_NUMBERED = f"""
+SELECT id AS was, namespace, key, space, space * {TEXTS_OF_A_SPACE} + place AS id
+FROM (SELECT *, dense_rank() OVER (ORDER BY namespace) AS space,
+          row_number() OVER (PARTITION BY namespace ORDER BY id) AS place
+      FROM ltm_texts)"""
+_V5 = f"""
+CREATE TABLE ltm_spaces (
+    id        INTEGER PRIMARY KEY,   -- in the upper bits of the ids of its texts
+    namespace TEXT NOT NULL UNIQUE,
+    texts     INTEGER NOT NULL       -- how many there are
+) STRICT;
+CREATE TABLE ltm_numbered (
+    id        INTEGER PRIMARY KEY,   -- the rowid of its words; side by side in each namespace
+    namespace TEXT NOT NULL,
+    key       TEXT NOT NULL,
+    UNIQUE (namespace, key)
+) STRICT;
+INSERT INTO ltm_numbered SELECT id, namespace, key FROM ({_NUMBERED});
+INSERT INTO ltm_spaces
+SELECT space, namespace, count(*) FROM ({_NUMBERED}) GROUP BY space, namespace;
+DROP TABLE ltm_texts;
+ALTER TABLE ltm_numbered RENAME TO ltm_texts;
+"""
+_V5_WORDS = f"""
+CREATE VIRTUAL TABLE ltm_renumbered USING fts5 (words, tokenize = 'ascii');
+INSERT INTO ltm_renumbered (rowid, words)
+SELECT numbered.id, w.words
+FROM ({_NUMBERED}) AS numbered JOIN ltm_words AS w ON w.rowid = numbered.was
+ORDER BY numbered.id;
+DROP TABLE ltm_words;
+ALTER TABLE ltm_renumbered RENAME TO ltm_words;
+"""
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5)
 """The script at index n leads from schema version n to n + 1 (``PRAGMA user_version``)."""
+_FIRST_OF_WORDS = {4: _V5_WORDS}
+"""What goes before the script at that index where texts have been indexed, which needs FTS5."""
 
 
 def connect(path: str, synchronous: str) -> sqlite3.Connection:
@@ -167,8 +204,10 @@ def migrate(conn: sqlite3.Connection) -> None:
                 f"the catalog has schema version {version}, this release knows up to "
                 f"{len(MIGRATIONS)}: upgrade ltm-async"
             )
-        for script in MIGRATIONS[version:]:
-            for statement in _statements(script):
+        has_words = conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'ltm_words'").fetchone()
+        for place, script in enumerate(MIGRATIONS[version:], version):
+            of_words = _FIRST_OF_WORDS.get(place, "") if has_words else ""
+            for statement in _statements(of_words + script):
                 conn.execute(statement)
         conn.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         conn.execute("COMMIT")

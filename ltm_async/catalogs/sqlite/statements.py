@@ -110,35 +110,42 @@ SELECT count(*) FILTER (WHERE state = 'live'),
     coalesce(sum(byte_size) FILTER (WHERE state = 'live'), 0),
     count(*) FILTER (WHERE state = 'pending'), count(*) FILTER (WHERE state = 'dead')
 FROM ltm_blobs WHERE namespace = ?"""
-# Words are made by us, so the tokenizer has to split at spaces only. The first column marks the
-# namespace, for the index to find those of one.
+# Words are made by us, so the tokenizer has to split at spaces only. Of the index, a search reads
+# the rows of its namespace only, for their numbers are side by side: a word that marks the
+# namespace would be a row of each text, to be met and counted with those that are sought.
 MAKE_INDEX = """
-CREATE VIRTUAL TABLE IF NOT EXISTS ltm_words USING fts5 (space, words, tokenize = 'ascii')"""
+CREATE VIRTUAL TABLE IF NOT EXISTS ltm_words USING fts5 (words, tokenize = 'ascii')"""
 DROP_WORDS = """
 DELETE FROM ltm_words WHERE rowid IN (
     SELECT id FROM ltm_texts WHERE namespace = ? AND key IN (SELECT value FROM json_each(?)))"""
 DROP_TEXTS = """
 DELETE FROM ltm_texts WHERE namespace = ? AND key IN (SELECT value FROM json_each(?))"""
-NAME_TEXT = "INSERT INTO ltm_texts (namespace, key) VALUES (?, ?)"
-ADD_WORDS = "INSERT INTO ltm_words (rowid, space, words) VALUES (?, ?, ?)"
+NAME_SPACE = "INSERT INTO ltm_spaces (namespace, texts) VALUES (?, 0) ON CONFLICT DO NOTHING"
+SPACE = "SELECT id, texts FROM ltm_spaces WHERE namespace = ?"
+COUNT_TEXTS = "UPDATE ltm_spaces SET texts = texts + ? WHERE namespace = ?"
+LAST_TEXT = "SELECT max(id) FROM ltm_texts WHERE id BETWEEN ? AND ?"
+NAME_TEXT = "INSERT INTO ltm_texts (id, namespace, key) VALUES (?, ?, ?)"
+ADD_WORDS = "INSERT INTO ltm_words (rowid, words) VALUES (?, ?)"
 HAS_TEXTS = "SELECT EXISTS (SELECT 1 FROM ltm_texts)"
-COUNT_TEXTS = """
-SELECT count(*) FROM (SELECT 1 FROM ltm_texts WHERE namespace = ? LIMIT ?)"""
 COUNT_WORDS = """
-SELECT count(*) FROM (SELECT 1 FROM ltm_words WHERE ltm_words MATCH ? LIMIT ?)"""
+SELECT count(*) FROM (
+    SELECT 1 FROM ltm_words WHERE ltm_words MATCH ? AND rowid BETWEEN ? AND ? LIMIT ?)"""
 _MATCHING = """
 FROM ltm_words AS w
 CROSS JOIN ltm_texts AS t ON t.id = w.rowid
 CROSS JOIN ltm_entries AS e ON e.namespace = t.namespace AND e.key = t.key
-WHERE w.ltm_words MATCH :match AND e.namespace = :namespace
+WHERE w.ltm_words MATCH :match AND w.rowid BETWEEN :first AND :last
+  AND e.namespace = :namespace
   AND (e.expires_at IS NULL OR e.expires_at > :now)
-  AND ltm_wanted(CAST(e.metadata AS BLOB))"""
+  AND (NOT :filtered OR ltm_wanted(CAST(e.metadata AS BLOB)))"""
 COUNT_MATCHES = f"SELECT count(*) FROM (SELECT 1 {_MATCHING} LIMIT :most)"
-SEARCH = f"""
+_MATCHES = f"""
 SELECT w.words, e.key, e.version, e.content_hash, e.byte_size, NULL, e.blob_id, e.metadata,
     e.expires_at, e.created_at, e.updated_at
-{_MATCHING} AND w.rank MATCH 'bm25(0.0, 1.0)'
-ORDER BY w.rank LIMIT :limit"""
+{_MATCHING}"""
+MATCHES = f"{_MATCHES} LIMIT :limit + 1"
+# How rare a word is, FTS5 counts in all namespaces: good enough to choose those that are ranked.
+BEST = f"{_MATCHES} ORDER BY w.rank LIMIT :limit"
 
 HAS_VECTORS = "SELECT EXISTS (SELECT 1 FROM ltm_vectors)"
 KEEP_VECTOR = """

@@ -5,12 +5,29 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from ...errors import ConfigError
 from ...filters import Filter, may_match
 from ...protocols import MAX_COUNTED, MAX_MATCHES, Found, Matches, Row
-from ...text import Query, Term, mark_of, text_in
+from ...text import Query, Term, text_in
 from . import statements as sql
+from .database import TEXTS_OF_A_SPACE
+
+
+class _Space(NamedTuple):
+    """The numbers that texts of a namespace have, and how many there are."""
+
+    first: int
+    last: int
+    texts: int
+
+    @classmethod
+    def of(cls, conn: sqlite3.Connection, namespace: str) -> _Space:
+        """Empty, for a namespace that never had a text."""
+        number, texts = conn.execute(sql.SPACE, (namespace,)).fetchone() or (0, 0)
+        first = number * TEXTS_OF_A_SPACE
+        return cls(first, first + TEXTS_OF_A_SPACE - 1, texts)
 
 
 def index(
@@ -19,14 +36,18 @@ def index(
     """Replace the words of these keys; None leaves a key without."""
     texts = list(texts)
     drop(conn, namespace, [key for key, _ in texts])
-    made = _has_texts(conn)
-    for key, words in texts:
-        if words:
-            if not made:
-                _make_index(conn)
-                made = True
-            place = conn.execute(sql.NAME_TEXT, (namespace, key)).lastrowid
-            conn.execute(sql.ADD_WORDS, (place, mark_of(namespace), words))
+    having = [(key, words) for key, words in texts if words]
+    if not having:
+        return
+    if not _has_texts(conn):
+        _make_index(conn)
+    conn.execute(sql.NAME_SPACE, (namespace,))
+    space = _Space.of(conn, namespace)
+    (last,) = conn.execute(sql.LAST_TEXT, (space.first, space.last)).fetchone()
+    numbered = [(place, *text) for place, text in enumerate(having, (last or space.first) + 1)]
+    conn.executemany(sql.NAME_TEXT, [(place, namespace, key) for place, key, _ in numbered])
+    conn.executemany(sql.ADD_WORDS, [(place, words) for place, _, words in numbered])
+    conn.execute(sql.COUNT_TEXTS, (len(having), namespace))
 
 
 def drop(conn: sqlite3.Connection, namespace: str, keys: Sequence[str]) -> None:
@@ -34,7 +55,8 @@ def drop(conn: sqlite3.Connection, namespace: str, keys: Sequence[str]) -> None:
     if _has_texts(conn):
         bound = (namespace, json.dumps(keys))
         conn.execute(sql.DROP_WORDS, bound)
-        conn.execute(sql.DROP_TEXTS, bound)
+        if dropped := conn.execute(sql.DROP_TEXTS, bound).rowcount:
+            conn.execute(sql.COUNT_TEXTS, (-dropped, namespace))
 
 
 def _has_texts(conn: sqlite3.Connection) -> bool:
@@ -62,38 +84,38 @@ def search(
     if not _has_texts(conn):
         return Matches([], 0, 0, dict.fromkeys(query.terms, 0))
     joint = " AND " if query.every else " OR "
-    bound = {
-        "match": _match(namespace, joint.join(map(_phrase, query.decisive))),
-        "namespace": namespace,
-        "now": now,
-        "most": MAX_MATCHES,
-        "limit": limit,
-    }
     conn.create_function(
         "ltm_wanted", 1, lambda metadata: may_match(wanted, metadata.decode(errors="replace"))
     )
     conn.execute("SAVEPOINT search")  # so that all of it is as of one moment
     try:
-        found = [
-            Found(Row._make(row), text_in(words.split(" "), query))
-            for words, *row in conn.execute(sql.SEARCH, bound).fetchall()
-        ]
-        (total,) = conn.execute(sql.COUNT_MATCHES, bound).fetchone()
-        (entries,) = conn.execute(sql.COUNT_TEXTS, (namespace, MAX_COUNTED)).fetchone()
-        having = {term: _count(conn, namespace, term) for term in query.terms}
+        space = _Space.of(conn, namespace)
+        bound = {
+            "match": joint.join(map(_phrase, query.decisive)),
+            "first": space.first,
+            "last": space.last,
+            "namespace": namespace,
+            "now": now,
+            "filtered": wanted is not None,
+            "most": MAX_MATCHES,
+            "limit": limit,
+        }
+        rows = conn.execute(sql.MATCHES, bound).fetchall()
+        total = len(rows)
+        if total > limit:  # only where some are left out, FTS5 has to rank them
+            rows = conn.execute(sql.BEST, bound).fetchall()
+            (total,) = conn.execute(sql.COUNT_MATCHES, bound).fetchone()
+        found = [Found(Row._make(row), text_in(words.split(" "), query)) for words, *row in rows]
+        having = {term: _count(conn, space, term) for term in query.terms}
     finally:
         conn.execute("RELEASE search")
-    return Matches(found, total, entries, having)
+    return Matches(found, total, min(space.texts, MAX_COUNTED), having)
 
 
-def _count(conn: sqlite3.Connection, namespace: str, term: Term) -> int:
-    match = _match(namespace, _phrase(term))
-    (count,) = conn.execute(sql.COUNT_WORDS, (match, MAX_COUNTED)).fetchone()
+def _count(conn: sqlite3.Connection, space: _Space, term: Term) -> int:
+    bound = (_phrase(term), space.first, space.last, MAX_COUNTED)
+    (count,) = conn.execute(sql.COUNT_WORDS, bound).fetchone()
     return int(count)
-
-
-def _match(namespace: str, expression: str) -> str:
-    return f'space : "{mark_of(namespace)}" AND words : ({expression})'
 
 
 def _phrase(term: Term) -> str:
