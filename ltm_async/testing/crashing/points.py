@@ -13,7 +13,7 @@ from .attempts import AGAIN, ONCE, Attempt, Told, attempt
 from .operations import OPERATIONS, Operation
 from .places import Pair
 from .recovery import Look, check_recovery, look_at
-from .state import prepare
+from .state import EXPIRED, prepare
 
 KILLS = (Mode.KILL_BEFORE, Mode.KILL_AFTER)
 CANCELS = (Mode.CANCEL_BEFORE, Mode.CANCEL_AFTER)
@@ -111,7 +111,8 @@ def _is_made_up_for(operation: Operation, mode: Mode, ended: Attempt) -> bool:
     if mode in {Mode.LOST_REQUEST, Mode.LATE}:
         return "blobs.put" in ended.steps
     if mode is Mode.LOST_REPLY:
-        return not operation.keeps_house
+        # Of an expired entry that is gone nobody can tell who removed it.
+        return not operation.keeps_house and not operation.removes & EXPIRED
     return mode is Mode.ERROR
 
 
