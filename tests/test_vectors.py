@@ -572,7 +572,8 @@ async def test_a_file_of_before_vectors_is_brought_up_to_date(
         await ltm.store("old", "tea")
     with opened(tmp_path) as db:
         db.execute("DROP TABLE ltm_vectors")
-        db.execute("PRAGMA user_version = 2")
+        db.execute("DROP TABLE ltm_spaces")  # what came after them
+        db.execute("PRAGMA user_version = 3")
     async with LTMBackend(url, tmp_path / "b", embed=model, index_text=True) as ltm:
         await ltm.store("new", "milk")
         assert [hit.key for hit in (await ltm.search("tea")).results] == ["new", "old"]  # a tie
