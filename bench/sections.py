@@ -132,23 +132,28 @@ FEED_ROWS = {
 def report(result: Result) -> str:
     """All of it."""
     found = Found(result.figures)
-    return "\n\n".join(
-        [
-            f"Measured by `make bench`: {result.told()}",
-            HOW_IT_IS_READ,
-            *_targets(found),
-            *_ratios(found),
-            *_blobs(found),
-            *_growth(found),
-            *_callers(found),
-            *_others(found, result.figures),
-            *_peers(found),
-            AHEAD,
-            over_budget(figure for figure in result.figures if figure.over in all_names()),
-            MISSES,
-            over_budget(figure for figure in result.figures if figure.over not in all_names()),
-        ]
-    )
+    parts = [
+        f"Measured by `make bench`: {result.told()}",
+        HOW_IT_IS_READ,
+        *_targets(found),
+        *_ratios(found),
+        *_blobs(found),
+        *_growth(found),
+        *_callers(found),
+        *_others(found, result.figures),
+        *_peers(found),
+        AHEAD,
+        over_budget(figure for figure in result.figures if figure.over in all_names()),
+        MISSES,
+        over_budget(figure for figure in result.figures if figure.over not in all_names()),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _under(title: str, *tables: str) -> list[str]:
+    """*tables* that have rows, below what they are about; nothing where none has."""
+    found = [one for one in tables if one]
+    return [title, *found] if found else []
 
 
 def _targets(found: Found) -> list[str]:
@@ -194,7 +199,7 @@ def _ratios(found: Found) -> list[str]:
 
 
 def _blobs(found: Found) -> list[str]:
-    return [BLOBS, crossed(found, "", BLOB_ROWS, BUCKETS, ratio_cell)]
+    return _under(BLOBS, crossed(found, "", BLOB_ROWS, BUCKETS, ratio_cell))
 
 
 def _growth(found: Found) -> list[str]:
@@ -206,7 +211,7 @@ def _growth(found: Found) -> list[str]:
             last = found.over(store, f"{what} in {many} rows", f"the same in {few}")
             growth = "" if last is None else ratio_cell(last)
             rows.append([f"{store}, {what}", *cells, growth])
-    return [GROWTH, table(["", *(f"{size} rows" for size in SIZES), "growth"], rows)]
+    return _under(GROWTH, table(["", *(f"{size} rows" for size in SIZES), "growth"], rows))
 
 
 def _callers(found: Found) -> list[str]:
@@ -217,7 +222,7 @@ def _callers(found: Found) -> list[str]:
             rate = _cell(found, store, f"{what}, calls a second", lambda one: short(one.value))
             cells.append(f"{rate}/s, {_cell(found, store, what, ratio_cell)}" if rate else "")
         rows.append([title, *cells])
-    return [CALLERS, table(["callers", *CATALOGS], rows)]
+    return _under(CALLERS, table(["callers", *CATALOGS], rows))
 
 
 def _others(found: Found, figures: list[Figure]) -> list[str]:
@@ -227,11 +232,12 @@ def _others(found: Found, figures: list[Figure]) -> list[str]:
         if one.store in REST
     ]
     return [
-        OTHERS,
-        crossed(found, "", ADDED, CATALOGS, value_cell),
-        crossed(found, "", STALLS, BUCKETS[:1], value_cell),
-        FAR,
-        crossed(found, "", FAR_ROWS, ["PostgreSQL"], times_cell),
+        *_under(
+            OTHERS,
+            crossed(found, "", ADDED, CATALOGS, value_cell),
+            crossed(found, "", STALLS, BUCKETS[:1], value_cell),
+        ),
+        *_under(FAR, crossed(found, "", FAR_ROWS, ["PostgreSQL"], times_cell)),
         table(["", "median (quartiles)", "over"], rest),
     ]
 

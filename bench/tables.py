@@ -56,8 +56,13 @@ Cell = Callable[[Figure], str]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Figures are on the right of their columns, sentences on the left."""
-    rows = list(rows)
+    """Figures are on the right of their columns, sentences on the left.
+
+    Rows without a figure are left out; a table without a row is empty.
+    """
+    rows = [row for row in rows if any(row[1:])]
+    if not rows:
+        return ""
     widest = [max((len(row[n]) for row in rows), default=0) for n in range(len(head))]
     rules = ["---" if n == 0 or width > SENTENCE else "--:" for n, width in enumerate(widest)]
     lines = [f"| {' | '.join(head)} |", f"|{'|'.join(rules)}|"]
