@@ -24,7 +24,8 @@ SEED = int(os.environ.get("LTM_SEED", "1"))
 
 
 def report(name: str, figures: Figures) -> None:
-    fields = dataclasses.asdict(figures)
+    # Not asdict, which makes another of a Counter.
+    fields = {field.name: getattr(figures, field.name) for field in dataclasses.fields(figures)}
     sys.stdout.write(f"\n{name}\n")
     sys.stdout.writelines(
         f"  {field.replace('_', ' '):20} {value}\n" for field, value in fields.items()
