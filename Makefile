@@ -39,7 +39,8 @@ test: $(installed_dev) servers ## Run the tests, as many at once as there are co
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
 
 duckdb: $(duckdb) servers ## Run the tests of the query engine on DuckDB 1.5, with its extension fts
-	.venv-duckdb/bin/python -m pytest -n auto --maxprocesses 8 tests/test_engine*.py $(ARGS)
+	LTM_TEST_REQUIRE=fts,$(LTM_TEST_REQUIRE) .venv-duckdb/bin/python -m pytest -n auto --maxprocesses 8 \
+	    tests/test_engine*.py $(ARGS)
 
 # The next three take S, the seconds for each pair of stores, and SEED.
 model: S := 60

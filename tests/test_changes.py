@@ -42,7 +42,7 @@ from ltm_async.protocols import Catalog
 from ltm_async.results import ChangeInfo, EntryInfo
 from ltm_async.schema import postgres_script
 from ltm_async.testing import Faults, ManualClock, Mode, faulty_catalog
-from ltm_async.testing.catalogs import new_write_id, small
+from ltm_async.testing.writes import new_write_id, small
 
 from .backends import QUICK
 from .databases import Database, wait_for

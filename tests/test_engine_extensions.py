@@ -12,6 +12,8 @@ import pytest
 
 from ltm_async import ConfigError, DuckDBQueryEngine, LTMBackend, QueryError
 
+from .servers.need import missing
+
 VERSION = f"v{duckdb.__version__}"
 
 
@@ -23,9 +25,13 @@ def in_wheel() -> pathlib.Path | None:
     return next((file for file in files if file.exists()), None)
 
 
-needs_fts = pytest.mark.skipif(
-    in_wheel() is None, reason=f"no duckdb-extension-fts for {VERSION}: make duckdb"
-)
+@pytest.fixture
+def fts() -> pathlib.Path:
+    """The extension's file."""
+    file = in_wheel()
+    if file is None:
+        missing("fts", f"there is none for DuckDB {VERSION}; make duckdb has another DuckDB")
+    return file
 
 
 @pytest.fixture
@@ -106,7 +112,7 @@ async def test_without_a_request_nothing_is_loaded(ltm: LTMBackend) -> None:
             await engine.query("SELECT stem('running', 'english')")
 
 
-@needs_fts
+@pytest.mark.usefixtures("fts")
 async def test_stems_are_found_beside_words(ltm: LTMBackend) -> None:
     texts = {"a": "she brewed tea", "b": "brewing 茶", "c": "coffee"}
     await ltm.store_batch({"key": key, "value": text} for key, text in texts.items())
@@ -126,15 +132,12 @@ async def test_stems_are_found_beside_words(ltm: LTMBackend) -> None:
             await engine.query(by_stem, ["brew"])
 
 
-@needs_fts
 async def test_a_folder_as_install_lays_it_out_is_taken(
-    ltm: LTMBackend, tmp_path: pathlib.Path
+    ltm: LTMBackend, tmp_path: pathlib.Path, fts: pathlib.Path
 ) -> None:
     folder = tmp_path / "it's" / VERSION / platform()
     folder.mkdir(parents=True)
-    file = in_wheel()
-    assert file is not None
-    (folder / file.name).write_bytes(file.read_bytes())
+    (folder / fts.name).write_bytes(fts.read_bytes())
     async with DuckDBQueryEngine(
         ltm, extensions=("fts",), extension_directory=tmp_path / "it's"
     ) as engine:

@@ -25,7 +25,7 @@ from ltm_async import (
     StoreError,
     UnavailableError,
 )
-from ltm_async.testing.catalogs import new_write_id, small
+from ltm_async.testing.writes import new_write_id, small
 
 from .backends import QUICK
 from .databases import wait_for

@@ -19,7 +19,7 @@ from google.cloud.firestore_v1 import types
 
 from ltm_async import FirestoreCatalog, StoreError
 from ltm_async.catalogs.firestore import messages, wire
-from ltm_async.testing.catalogs import new_write_id, small
+from ltm_async.testing.writes import new_write_id, small
 
 from .servers.certificates import write_certificates
 from .servers.firestore import Firestore, new_project

@@ -9,8 +9,8 @@ import pytest
 from ltm_async import ConfigError, PostgresCatalog, sql_functions
 from ltm_async.protocols import Catalog
 from ltm_async.testing import VectorContract
-from ltm_async.testing.catalogs import new_write_id
 from ltm_async.testing.nearest import EAST, SPACE, random_vectors
+from ltm_async.testing.writes import new_write_id
 from ltm_async.vectors import to_unit
 
 from .databases import Console, Database

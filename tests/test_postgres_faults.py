@@ -31,7 +31,7 @@ from ltm_async.catalogs.postgres import pool as pools
 from ltm_async.dsn import Address
 from ltm_async.protocols import Catalog
 from ltm_async.schema import postgres_script
-from ltm_async.testing.catalogs import new_write_id, small
+from ltm_async.testing.writes import new_write_id, small
 from ltm_async.tls import default_context
 
 from .backends import QUICK

@@ -22,7 +22,7 @@ from ltm_async.filters import parse_filter
 from ltm_async.jsonpath import as_arguments
 from ltm_async.schema import VERSION, postgres_script
 from ltm_async.sql_functions import to_nearest
-from ltm_async.testing.catalogs import new_write_id, small
+from ltm_async.testing.writes import new_write_id, small
 from ltm_async.text import parse_query
 from ltm_async.tsearch import ask, to_tsvector
 from ltm_async.vectors import to_unit

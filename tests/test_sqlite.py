@@ -30,7 +30,7 @@ from ltm_async import (
 )
 from ltm_async.catalogs.sqlite import database, feed, statements
 from ltm_async.protocols import MAX_COUNTED
-from ltm_async.testing.catalogs import SPACE, new_write_id, small
+from ltm_async.testing.writes import SPACE, new_write_id, small
 
 LARGE = "x" * 5_000
 

@@ -13,7 +13,7 @@ import pytest
 from ltm_async import SQLiteCatalog
 from ltm_async.catalogs.sqlite import database, texts
 from ltm_async.protocols import Matches
-from ltm_async.testing.catalogs import new_write_id, small
+from ltm_async.testing.writes import new_write_id, small
 from ltm_async.text import mark_of, parse_query, text_of
 
 FILL = """

@@ -20,7 +20,7 @@ from ltm_async import (
 from ltm_async.catalogs.supabase.client import Client
 from ltm_async.protocols import Catalog
 from ltm_async.testing import CatalogContract, ChangesContract, SearchContract, VectorContract
-from ltm_async.testing.catalogs import new_write_id, small
+from ltm_async.testing.writes import new_write_id, small
 from ltm_async.tls import default_context
 
 from .projects import Project

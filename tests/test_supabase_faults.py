@@ -23,7 +23,7 @@ from ltm_async import (
     SupabaseCatalog,
     UnavailableError,
 )
-from ltm_async.testing.catalogs import new_write_id, small
+from ltm_async.testing.writes import new_write_id, small
 
 from .backends import QUICK
 from .projects import Project

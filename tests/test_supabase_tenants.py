@@ -25,7 +25,7 @@ from ltm_async.clock import system_clock
 from ltm_async.entry import NEVER
 from ltm_async.protocols import Outcome, Reservation, Write
 from ltm_async.testing import ManualClock
-from ltm_async.testing.catalogs import new_write_id, small
+from ltm_async.testing.writes import new_write_id, small
 
 from .projects import Project
 from .servers.postgrest import JWT_SECRET, PostgREST, signed, token_of

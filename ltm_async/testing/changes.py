@@ -11,7 +11,7 @@ from ..cursors import DELETIONS_KEPT_US
 from ..entry import Expiry
 from ..errors import InvalidEntryError, WatermarkExpiredError
 from ..protocols import Catalog, Change, SnapshotRow, Write
-from .catalogs import SECOND_US, SPACE, new_write_id, small
+from .writes import SECOND_US, SPACE, new_write_id, small
 
 LONG_S = DELETIONS_KEPT_US / SECOND_US + 1
 SNAPSHOT_ID = "00112233445566778899aabbccddeeff"

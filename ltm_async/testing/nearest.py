@@ -13,7 +13,7 @@ from ..errors import ConflictError, FencedError
 from ..filters import parse_filter
 from ..protocols import Catalog, Near, Write
 from ..vectors import to_floats, to_unit
-from .catalogs import LARGE, LEASE_US, SECOND_US, large, new_write_id, reservation, small
+from .writes import LARGE, LEASE_US, SECOND_US, large, new_write_id, reservation, small
 
 SPACE = "vector contract"
 DIMENSIONS = 16

@@ -12,7 +12,7 @@ from ..errors import ConflictError, FencedError
 from ..filters import parse_filter
 from ..protocols import Catalog, Matches, Write
 from ..text import MAX_WORD, MAX_WORDS, Text, matches, occurrences, parse_query, text_in, text_of
-from .catalogs import LARGE, LEASE_US, SECOND_US, large, new_write_id, reservation, small
+from .writes import LARGE, LEASE_US, SECOND_US, large, new_write_id, reservation, small
 
 SPACE = "search contract"
 
