@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import pathlib
+import shutil
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -137,7 +138,7 @@ async def test_a_folder_as_install_lays_it_out_is_taken(
 ) -> None:
     folder = tmp_path / "it's" / VERSION / platform()
     folder.mkdir(parents=True)
-    (folder / fts.name).write_bytes(fts.read_bytes())
+    shutil.copy(fts, folder)
     async with DuckDBQueryEngine(
         ltm, extensions=("fts",), extension_directory=tmp_path / "it's"
     ) as engine:
