@@ -273,5 +273,6 @@ def test_what_the_page_on_reliability_names_is_there() -> None:
     assert len(tests) > 10
     assert {name for name in tests if f"def {name}(" not in code} == set()
     files = re.findall(r"`(tests/[\w*]+\.py)`", page)
+    assert len(files) > 5
     assert all(list(ROOT.glob(name)) for name in files)
     assert set(re.findall(r"`make ([\w-]+)", page)) <= targets()
