@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,12 @@ pytest_plugins = [
     "tests.crash.matrix",
 ]
 pytest.register_assert_rewrite("ltm_async.testing")
+
+
+def pytest_configure() -> None:
+    """A shell has what it runs in the background ignore SIGINT, and our children would, too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

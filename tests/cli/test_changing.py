@@ -96,13 +96,16 @@ def test_following_prints_what_comes_and_tells_its_cursor_when_interrupted(
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert json.loads(process.stdout.readline())["key"] == "a"
-        ltm("store", "b", "2")
-        assert json.loads(process.stdout.readline())["key"] == "b"
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
-        cursor = cursor_told(process.stderr.read())
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert json.loads(process.stdout.readline())["key"] == "a"
+            ltm("store", "b", "2")
+            assert json.loads(process.stdout.readline())["key"] == "b"
+            process.send_signal(signal.SIGINT)
+            assert process.wait() == 130
+            cursor = cursor_told(process.stderr.read())
+        finally:
+            process.kill()  # it follows for ever
     # It may come before what was printed last is known to be.
     assert {line["key"] for line in ltm("changes", "--cursor", cursor).lines} <= {"b"}
