@@ -497,8 +497,9 @@ def test_a_certificate_is_trusted_where_the_environment_names_its_authority(
     tls_server: tuple[str, pathlib.Path],
 ) -> None:
     code = f"""
-import asyncio
+import asyncio, logging
 from ltm_async import GCSBlobStore
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # a slow machine is no fault
 async def main():
     blobs = GCSBlobStore("gs://b-b/", endpoint_url={tls_server[0]!r})
     await blobs.put("p", b"over TLS")

@@ -171,8 +171,9 @@ def test_the_end_of_the_process_closes_what_is_open_in_silence(
     gcs_server: GcsServer, proxy: TcpProxy
 ) -> None:
     script = """
-        import sys
+        import logging, sys
         import ltm_async
+        logging.getLogger("asyncio").setLevel(logging.ERROR)  # a slow machine is no fault
         ltm = ltm_async.LTMBackend("memory:", sys.argv[1], on_unavailable="raise")
         ltm_async.preload(ltm)
         print(ltm_async.run(ltm.store("k", "x" * 5_000)).stored)
