@@ -17,7 +17,13 @@ from collections.abc import Iterator
 import pytest
 
 from .chaos.campaign import Figures, campaign
-from .chaos.setups import Setup, postgres_and_s3, sqlite_and_local
+from .chaos.setups import (
+    Setup,
+    firestore_and_gcs,
+    postgres_and_s3,
+    sqlite_and_local,
+    supabase_and_azure,
+)
 
 SECONDS = float(os.environ.get("LTM_CHAOS_S", "6"))
 SEED = int(os.environ.get("LTM_SEED", "1"))
@@ -34,31 +40,23 @@ def report(name: str, figures: Figures) -> None:
         pathlib.Path(folder, f"chaos-{name}.json").write_text(json.dumps(fields, indent=1) + "\n")
 
 
-async def hold(name: str, setup: Setup) -> None:
-    figures = await campaign(setup, seconds=SECONDS, seed=SEED)
+@pytest.fixture(params=["postgres+s3", "supabase+azure", "firestore+gcs", "sqlite+local"])
+def setup(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[tuple[str, Setup]]:
+    stores = {
+        "postgres+s3": postgres_and_s3,
+        "supabase+azure": supabase_and_azure,
+        "firestore+gcs": firestore_and_gcs,
+        "sqlite+local": lambda: sqlite_and_local(tmp_path),
+    }
+    with stores[request.param]() as setup:
+        yield request.param, setup
+
+
+@pytest.mark.timeout(3 * SECONDS + 120)
+async def test_nothing_acknowledged_is_lost(setup: tuple[str, Setup]) -> None:
+    name, stores = setup
+    figures = await campaign(stores, seconds=SECONDS, seed=SEED)
     report(name, figures)
     assert figures.violations == []
     assert figures.faults
     assert figures.calls > 20 * SECONDS
-
-
-@pytest.fixture
-def on_servers() -> Iterator[Setup]:
-    with postgres_and_s3() as setup:
-        yield setup
-
-
-@pytest.fixture
-def on_files(tmp_path: pathlib.Path) -> Iterator[Setup]:
-    with sqlite_and_local(tmp_path) as setup:
-        yield setup
-
-
-@pytest.mark.timeout(3 * SECONDS + 120)
-async def test_postgres_and_s3(on_servers: Setup) -> None:
-    await hold("postgres+s3", on_servers)
-
-
-@pytest.mark.timeout(3 * SECONDS + 120)
-async def test_sqlite_and_a_local_folder(on_files: Setup) -> None:
-    await hold("sqlite+local", on_files)

@@ -24,7 +24,8 @@ from ltm_async.testing import (
     read_history,
 )
 
-from .setups import LEASE_S, TIMEOUT_S, Setup
+from .faults import LEASE_S, TIMEOUT_S
+from .setups import Setup
 from .worker import Job
 
 WORKERS = 4
@@ -112,18 +113,19 @@ async def campaign(setup: Setup, *, seconds: float, seed: int) -> Figures:
     began = time.monotonic()
     workers: list[Worker] = []
     away: list[tuple[float, float]] = []
-    names = (f"worker {number}" for number in itertools.count(1))
+    numbers = itertools.count()
     async with contextlib.AsyncExitStack() as stack:
-        probe = LTMBackend.from_config(setup.settings)
+        probe = LTMBackend.from_config(setup.settings[0])
         stack.push_async_callback(probe.aclose)
 
         async def staff() -> list[int]:
             """Replace those that are gone; the processes at work."""
             at_work = [worker for worker in workers if worker.process.returncode is None]
             for _ in range(WORKERS - len(at_work)):
+                number = next(numbers)
                 job = Job(
-                    name=next(names),
-                    settings=setup.settings,
+                    name=f"worker {number}",
+                    settings=setup.settings[number % len(setup.settings)],
                     seed=seed,
                     lease_us=int(LEASE_S * 1e6),
                     clock_off_s=setup.clock_off_s,
