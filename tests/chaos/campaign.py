@@ -14,7 +14,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from ltm_async import LTMBackend, StoreError
+import pytest
+
+from ltm_async import LTMBackend, StoreError, writing
 from ltm_async.testing import (
     Recorder,
     Step,
@@ -115,6 +117,8 @@ async def campaign(setup: Setup, *, seconds: float, seed: int) -> Figures:
     away: list[tuple[float, float]] = []
     numbers = itertools.count()
     async with contextlib.AsyncExitStack() as stack:
+        patched = stack.enter_context(pytest.MonkeyPatch.context())
+        patched.setattr(writing, "LEASE_US", int(LEASE_S * 1e6))
         probe = LTMBackend.from_config(setup.settings[0])
         stack.push_async_callback(probe.aclose)
 
@@ -137,6 +141,7 @@ async def campaign(setup: Setup, *, seconds: float, seed: int) -> Figures:
             return [worker.process.pid for worker in at_work]
 
         await staff()
+        await _recovery(probe)  # servers that have just started are slow
         for name in _in_turns(list(setup.faults), seeded):
             await asyncio.sleep(CALM_S)
             if time.monotonic() > began + seconds:

@@ -101,15 +101,18 @@ def frozen(server: Server) -> Fault:
     return between(freeze, lambda: server.kill(signal.SIGCONT))
 
 
-def of_wire(wire: TcpProxy) -> dict[str, Fault]:
+def of_wire(
+    wire: TcpProxy, *, after_silence: Callable[[], None] = lambda: None
+) -> dict[str, Fault]:
     """Of a catalog whose clients come by *wire*."""
 
-    def broken(*choices: TcpFaults) -> Fault:
+    def broken(*choices: TcpFaults, healed: Callable[[], None] = lambda: None) -> Fault:
         def strike(seeded: random.Random) -> None:
             wire.faults = seeded.choice(choices)
 
         def heal() -> None:
             wire.faults = NO_FAULTS
+            healed()
 
         return between(strike, heal)
 
@@ -118,7 +121,7 @@ def of_wire(wire: TcpProxy) -> dict[str, Fault]:
             TcpFaults(reset_up_after=0), TcpFaults(reset_up_after=300), TcpFaults(refuse=True)
         ),
         "catalog: reply lost": broken(LOST_REPLY, TcpFaults(reset_down_after=40)),
-        "catalog: silent": broken(BLACK_HOLE, TcpFaults(swallow_down=True)),
+        "catalog: silent": broken(BLACK_HOLE, TcpFaults(swallow_down=True), healed=after_silence),
         "catalog: slow": broken(TcpFaults(latency_s=0.2)),
     }
 
@@ -157,7 +160,7 @@ def of_grpc(api: GrpcProxy) -> dict[str, Fault]:
     def answering(*answers: grpc_proxy.Answer) -> Fault:
         def strike(seeded: random.Random) -> None:
             turns = itertools.count()
-            api.choose = lambda method: seeded.choice(answers) if next(turns) % 2 else None
+            api.choose = lambda method: seeded.choice(answers) if next(turns) % 4 == 3 else None
 
         def heal() -> None:
             api.choose = lambda method: None

@@ -184,7 +184,8 @@ def firestore_and_gcs() -> Iterator[Setup]:
             through(TRANSPORTS[0], server.endpoint_url, 60),
             {
                 **OF_WORKERS,
-                **of_wire(wire),
+                # All calls share a connection, which does not go on with a part of it lost.
+                **of_wire(wire, after_silence=wire.reset_all),
                 **of_grpc(api),
                 "catalog: frozen": frozen(emulator),
                 **of_web("storage", web, lambda status: gcs.refusal(status, reasons[status])),

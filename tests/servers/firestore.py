@@ -36,7 +36,7 @@ HOW_TO_GET = (
 
 @contextlib.contextmanager
 def grpc_engine() -> Iterator[None]:
-    """A loop that keeps gRPC's engine, which else ends with each channel, and leaves its sockets."""
+    """Keeps gRPC's engine, which else ends with each channel, and leaves its sockets."""
     import grpc.aio
 
     keeper = LoopThread("ltm-test-grpc")
