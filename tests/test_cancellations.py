@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import pathlib
 import random
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import pytest
@@ -188,24 +189,23 @@ def test_cancelled_calls_leave_a_pool_usable(rig: tuple[str, Rig]) -> None:
 async def survive(rig: Rig) -> dict[str, int]:
     """Cancel calls, and see that nothing is left of them; what was counted."""
     seeded = random.Random(SEED)
+    untold: list[Mapping[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: untold.append(context))
     cancelled = answered = most = 0
     for key in KEYS:
         await rig.ltm.store(key, [key, -1, rig.filler])
     span_s = await _time_of(crowd(rig, seeded))
     tasks, threads = len(asyncio.all_tasks()), threading.active_count()
-    for turn in range(CANCELLATIONS):
-        if cancelled >= CANCELLATIONS:
-            break
+    for cancel in itertools.cycle((at_turns, at_moments)):
         calls = crowd(rig, seeded)
-        if turn % 2:
-            await at_moments(calls, seeded, span_s)
-        else:
-            await at_turns(calls, seeded)
+        await cancel(calls, seeded, span_s)
         for ended in await asyncio.gather(*calls, return_exceptions=True):
             cancelled += isinstance(ended, asyncio.CancelledError)
             answered += ended is None
             assert isinstance(ended, asyncio.CancelledError | None), repr(ended)
         most = max(most, rig.held())
+        if cancelled >= CANCELLATIONS:
+            break
     async with asyncio.timeout(30):
         await asyncio.gather(*(call(rig, number) for number in range(AFTERWARDS)))
     await wait_for(lambda: rig.held() <= rig.most)
@@ -218,6 +218,7 @@ async def survive(rig: Rig) -> dict[str, int]:
     await rig.ltm.aclose()
     await rig.store.aclose()
     await wait_for(lambda: rig.held() == 0)
+    assert untold == []
     return {
         "cancelled": cancelled,
         "answered beside them": answered,
@@ -247,17 +248,19 @@ async def _time_of(calls: Sequence[asyncio.Task[None]]) -> float:
     return loop.time() - began
 
 
-async def at_moments(
+async def at_turns(
     calls: Sequence[asyncio.Task[None]], seeded: random.Random, span_s: float
 ) -> None:
-    """Cancel each at any moment of the time in which all would end."""
-    loop = asyncio.get_running_loop()
-    for one in calls:
-        loop.call_later(seeded.uniform(0, span_s), one.cancel)
-
-
-async def at_turns(calls: Sequence[asyncio.Task[None]], seeded: random.Random) -> None:
     """Cancel one after the other, so that connections go from one to the next meanwhile."""
     for one in seeded.sample(calls, len(calls)):
         await asyncio.sleep(seeded.choice((0, 0, 0, 0.0002)))
         one.cancel()
+
+
+async def at_moments(
+    calls: Sequence[asyncio.Task[None]], seeded: random.Random, span_s: float
+) -> None:
+    """Cancel each at any moment of *span_s*, in which all would end."""
+    loop = asyncio.get_running_loop()
+    for one in calls:
+        loop.call_later(seeded.uniform(0, span_s), one.cancel)

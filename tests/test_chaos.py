@@ -27,8 +27,6 @@ from .chaos.setups import (
 )
 
 SECONDS = float(os.environ.get("LTM_CHAOS_S", "6"))
-LONG_S = 60.0
-"""A shorter campaign shares its cores with other tests, so time says little in it."""
 SEED = int(os.environ.get("LTM_SEED", "1"))
 
 
@@ -65,6 +63,3 @@ async def test_nothing_acknowledged_is_lost(setup: tuple[str, Setup]) -> None:
     assert figures.violations == []
     assert figures.faults
     assert figures.calls > 20 * SECONDS
-    if SECONDS >= LONG_S:
-        assert figures.longest_over_s < 1
-        assert figures.longest_recovery_s < 5
