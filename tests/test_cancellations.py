@@ -149,14 +149,17 @@ def connections_to(port: int) -> Callable[[], int]:
         for descriptor in os.scandir("/proc/self/fd"):
             with contextlib.suppress(FileNotFoundError):  # that of the listing itself
                 ours.add(os.readlink(descriptor.path))
-        lines = pathlib.Path("/proc/self/net/tcp").read_text("ascii").splitlines()[1:]
-        sockets = [line.split() for line in lines]
+        sockets = [
+            line.split()
+            for family in ("tcp", "tcp6")
+            for line in pathlib.Path("/proc/self/net", family).read_text("ascii").splitlines()[1:]
+        ]
         return sum(
-            f"socket:[{each[9]}]" in ours and each[3] == ESTABLISHED and each[2] == peer
+            f"socket:[{each[9]}]" in ours and each[3] == ESTABLISHED and each[2].endswith(peer)
             for each in sockets
         )
 
-    peer = f"0100007F:{port:04X}"
+    peer = f"0100007F:{port:04X}"  # in both, since gRPC takes IPv4 for a part of IPv6
     before = count()
     return lambda: count() - before
 
@@ -215,6 +218,7 @@ async def survive(rig: Rig) -> dict[str, int]:
     assert verified.sound, verified.problems
     assert verified.entries == len(KEYS)
     left = rig.held()
+    assert left, "nothing is counted"
     await rig.ltm.aclose()
     await rig.store.aclose()
     await wait_for(lambda: rig.held() == 0)
