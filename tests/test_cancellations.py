@@ -14,7 +14,8 @@ import pathlib
 import random
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import pytest
@@ -200,12 +201,10 @@ async def survive(rig: Rig) -> dict[str, int]:
     span_s = await _time_of(crowd(rig, seeded))
     tasks, threads = len(asyncio.all_tasks()), threading.active_count()
     for cancel in itertools.cycle((at_turns, at_moments)):
-        calls = crowd(rig, seeded)
-        await cancel(calls, seeded, span_s)
-        for ended in await asyncio.gather(*calls, return_exceptions=True):
-            cancelled += isinstance(ended, asyncio.CancelledError)
-            answered += ended is None
-            assert isinstance(ended, asyncio.CancelledError | None), repr(ended)
+        ended = await ends_of(crowd(rig, seeded), cancel, seeded, span_s)
+        assert set(ended) <= {"cancelled", "answered"}
+        cancelled += ended["cancelled"]
+        answered += ended["answered"]
         most = max(most, rig.held())
         if cancelled >= CANCELLATIONS:
             break
@@ -243,6 +242,27 @@ async def call(rig: Rig, number: int) -> None:
         assert (await rig.ltm.retrieve(key)).value[0] == key
     else:
         assert (await rig.ltm.store(key, [key, number, rig.filler])).stored
+
+
+Cancel: TypeAlias = Callable[
+    [Sequence[asyncio.Task[None]], random.Random, float], Coroutine[Any, Any, None]
+]
+
+
+async def ends_of(
+    calls: Sequence[asyncio.Task[None]], cancel: Cancel, seeded: random.Random, span_s: float
+) -> Counter[str]:
+    """How they ended. Their exceptions are not kept, for these keep what they went through."""
+    await cancel(calls, seeded, span_s)
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    return Counter(
+        "cancelled"
+        if isinstance(each, asyncio.CancelledError)
+        else "answered"
+        if each is None
+        else repr(each)
+        for each in ended
+    )
 
 
 async def _time_of(calls: Sequence[asyncio.Task[None]]) -> float:
