@@ -112,7 +112,6 @@ async def campaign(setup: Setup, *, seconds: float, seed: int) -> Figures:
     """Go on for *seconds*, through every fault of *setup* as often as there is time."""
     seeded = random.Random(seed)
     figures = Figures(seed=seed)
-    began = time.monotonic()
     workers: list[Worker] = []
     away: list[tuple[float, float]] = []
     numbers = itertools.count()
@@ -142,6 +141,7 @@ async def campaign(setup: Setup, *, seconds: float, seed: int) -> Figures:
 
         await staff()
         await _recovery(probe)  # servers that have just started are slow
+        began = time.monotonic()
         for name in _in_turns(list(setup.faults), seeded):
             await asyncio.sleep(CALM_S)
             if time.monotonic() > began + seconds:
