@@ -25,7 +25,7 @@ duckdb := .venv-duckdb/.installed-1.5.5
 ministack := .venv-servers/.installed-1.5.33-0.1.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test duckdb model chaos soak crash-exhaustive servers check wheel format fuzz mutants mutation bench bench-report bench-compare lock clean venv-package
+.PHONY: help setup demo test duckdb model chaos soak cancellations crash-exhaustive servers check wheel format fuzz mutants mutation bench bench-report bench-compare lock clean venv-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -49,12 +49,15 @@ model: $(installed_dev) servers ## Random calls, faults and clocks against a mod
 	    $(BIN)/python -m pytest -n 0 -s tests/test_model.py tests/test_linearizability.py $(ARGS)
 
 chaos: S := 300
-chaos: $(installed_dev) servers ## Break everything for ten minutes, and judge what was told; S=60 SEED=2
+chaos: $(installed_dev) servers ## Break everything for twenty minutes, and judge what was told; S=60 SEED=2
 	LTM_CHAOS_S=$(S) LTM_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s tests/test_chaos.py $(ARGS)
 
 soak: S := 600
 soak: $(installed_dev) servers ## Use everything for twenty minutes, and see that nothing grows; S=60
 	LTM_SOAK_S=$(S) LTM_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s tests/test_soak.py $(ARGS)
+
+cancellations: $(installed_dev) servers ## Cancel ten thousand calls on each pool, and see that each is usable as before; ARGS='-k s3'
+	LTM_CANCELLATIONS=10000 LTM_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s tests/test_cancellations.py $(ARGS)
 
 LTM_CRASH_REPORT ?= build/crash-matrix.json
 crash-exhaustive: $(installed_dev) servers ## Run all crash points and print the matrix; LTM_CRASH_PAIRS='sqlite+s3'

@@ -12,12 +12,19 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
 from .chaos.campaign import Figures, campaign
-from .chaos.setups import Setup, postgres_and_s3, sqlite_and_local
+from .chaos.setups import (
+    Setup,
+    firestore_and_gcs,
+    postgres_and_s3,
+    sqlite_and_local,
+    supabase_and_azure,
+)
 
 SECONDS = float(os.environ.get("LTM_CHAOS_S", "6"))
 SEED = int(os.environ.get("LTM_SEED", "1"))
@@ -34,31 +41,25 @@ def report(name: str, figures: Figures) -> None:
         pathlib.Path(folder, f"chaos-{name}.json").write_text(json.dumps(fields, indent=1) + "\n")
 
 
-async def hold(name: str, setup: Setup) -> None:
-    figures = await campaign(setup, seconds=SECONDS, seed=SEED)
+SETUPS: dict[str, Callable[[pathlib.Path], AbstractContextManager[Setup]]] = {
+    "postgres+s3": lambda folder: postgres_and_s3(),
+    "supabase+azure": lambda folder: supabase_and_azure(),
+    "firestore+gcs": lambda folder: firestore_and_gcs(),
+    "sqlite+local": sqlite_and_local,
+}
+
+
+@pytest.fixture(params=SETUPS)
+def setup(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[tuple[str, Setup]]:
+    with SETUPS[request.param](tmp_path) as setup:
+        yield request.param, setup
+
+
+@pytest.mark.timeout(3 * SECONDS + 120)
+async def test_nothing_acknowledged_is_lost(setup: tuple[str, Setup]) -> None:
+    name, stores = setup
+    figures = await campaign(stores, seconds=SECONDS, seed=SEED)
     report(name, figures)
     assert figures.violations == []
     assert figures.faults
-    assert figures.calls > 20 * SECONDS
-
-
-@pytest.fixture
-def on_servers() -> Iterator[Setup]:
-    with postgres_and_s3() as setup:
-        yield setup
-
-
-@pytest.fixture
-def on_files(tmp_path: pathlib.Path) -> Iterator[Setup]:
-    with sqlite_and_local(tmp_path) as setup:
-        yield setup
-
-
-@pytest.mark.timeout(3 * SECONDS + 120)
-async def test_postgres_and_s3(on_servers: Setup) -> None:
-    await hold("postgres+s3", on_servers)
-
-
-@pytest.mark.timeout(3 * SECONDS + 120)
-async def test_sqlite_and_a_local_folder(on_files: Setup) -> None:
-    await hold("sqlite+local", on_files)
+    assert figures.calls > 5 * SECONDS

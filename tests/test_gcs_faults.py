@@ -382,28 +382,6 @@ async def test_closing_does_not_wait_for_a_server_that_says_nothing(
         await stuck
 
 
-async def test_cancelled_calls_leave_the_connections_usable(
-    blobs: GCSBlobStore, proxy: HttpProxy
-) -> None:
-    seeded = random.Random(7)
-    for turn in range(20):
-        tasks = [
-            asyncio.create_task(
-                blobs.put(f"{turn}-{number}", b"x" * 20_000)
-                if number % 2
-                else blobs.get("p", limit=9)
-            )
-            for number in range(20)
-        ]
-        await asyncio.sleep(seeded.random() * 0.02)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    assert await blobs.get("p", limit=9) == b"data"
-    async for info in blobs.scan(""):
-        assert info.byte_size in (4, 20_000)
-
-
 # Through a backend
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import random
 import traceback
 import uuid
 from collections import Counter
@@ -404,29 +402,6 @@ async def test_closing_does_not_wait_for_a_server_that_says_nothing(
 
 
 # Cancelling
-
-
-async def test_cancelled_calls_leave_the_pool_as_usable_as_before(
-    catalog: Catalog, proxy: TcpProxy
-) -> None:
-    ltm = backend(catalog)
-    await warm(ltm)
-    cancellations = int(os.environ.get("LTM_CANCELLATIONS", "600"))
-    seeded = random.Random(7)
-    for turn in range(cancellations // 20):
-        tasks = [
-            asyncio.create_task(
-                ltm.store(f"k{number % 5}", turn) if number % 2 else ltm.retrieve(f"k{number % 5}")
-            )
-            for number in range(20)
-        ]
-        await asyncio.sleep(seeded.random() * 0.01)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    results = await asyncio.gather(*(ltm.store(f"after{number}", 1) for number in range(20)))
-    assert all(result.stored for result in results)
-    await wait_for(lambda: proxy.open_connections <= 4)
 
 
 async def test_a_cancelled_commit_is_there_whole_or_not_at_all(

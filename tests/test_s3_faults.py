@@ -254,24 +254,6 @@ async def test_a_reply_that_comes_too_late_is_nobody_elses(
         assert await wired.get(other, limit=100_000) == objects[other]
 
 
-async def test_cancelled_calls_leave_every_connection_usable(
-    s3_server: MiniStack, wire: TcpProxy
-) -> None:
-    blobs = store_on(s3_server, endpoint_url=f"http://127.0.0.1:{wire.port}", max_connections=3)
-    path = new_path()
-    await blobs.put(path, b"x" * 10_000)
-    for number in range(80):
-        calls = [asyncio.create_task(blobs.get(path, limit=10_001)) for _ in range(6)]
-        for _ in range(number % 40):
-            await asyncio.sleep(0)
-        for call in calls:
-            call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
-    found = await asyncio.gather(*(blobs.get(path, limit=10_001) for _ in range(20)))
-    assert found == [b"x" * 10_000] * 20
-    await blobs.aclose()
-
-
 # Through a backend
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -288,36 +287,3 @@ async def test_a_function_that_has_no_token_is_an_error(
         await catalog.get_entry("a", "k")
     assert "c4n4ry" not in str(caught.value)
     await catalog.aclose()
-
-
-# Cancellation
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-def test_ten_thousand_cancelled_calls_leave_the_client_usable(project: Project) -> None:
-    """One after the other, so that connections go from one call to the next meanwhile.
-
-    That is what httpx does not survive: of its last release none of the calls that follow ends.
-    """
-    chance = random.Random(1)
-    catalog = project.catalog(max_connections=2)
-    cancelled = 0
-
-    async def main() -> None:
-        nonlocal cancelled
-        while cancelled < 10_000:
-            calls = [asyncio.create_task(catalog.get_entry("", "k")) for _ in range(200)]
-            for call in chance.sample(calls, len(calls)):
-                await asyncio.sleep(chance.choice((0, 0, 0, 0.0002)))
-                call.cancel()
-            ended = await asyncio.gather(*calls, return_exceptions=True)
-            assert {type(each) for each in ended} <= {asyncio.CancelledError, type(None)}
-            cancelled += sum(isinstance(each, asyncio.CancelledError) for each in ended)
-        async with asyncio.timeout(20):
-            found = await asyncio.gather(*(catalog.stats("") for _ in range(20)))
-        assert len(found) == 20
-        assert len(_pool_of(await catalog._share.get()).connections) <= 2
-        await catalog.aclose()
-
-    asyncio.run(main(), debug=False)

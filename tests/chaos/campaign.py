@@ -14,7 +14,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from ltm_async import LTMBackend, StoreError
+import pytest
+
+from ltm_async import LTMBackend, StoreError, writing
 from ltm_async.testing import (
     Recorder,
     Step,
@@ -24,7 +26,8 @@ from ltm_async.testing import (
     read_history,
 )
 
-from .setups import LEASE_S, TIMEOUT_S, Setup
+from .faults import LEASE_S, TIMEOUT_S
+from .setups import Setup
 from .worker import Job
 
 WORKERS = 4
@@ -109,21 +112,23 @@ async def campaign(setup: Setup, *, seconds: float, seed: int) -> Figures:
     """Go on for *seconds*, through every fault of *setup* as often as there is time."""
     seeded = random.Random(seed)
     figures = Figures(seed=seed)
-    began = time.monotonic()
     workers: list[Worker] = []
     away: list[tuple[float, float]] = []
-    names = (f"worker {number}" for number in itertools.count(1))
+    numbers = itertools.count()
     async with contextlib.AsyncExitStack() as stack:
-        probe = LTMBackend.from_config(setup.settings)
+        patched = stack.enter_context(pytest.MonkeyPatch.context())
+        patched.setattr(writing, "LEASE_US", int(LEASE_S * 1e6))
+        probe = LTMBackend.from_config(setup.settings[0])
         stack.push_async_callback(probe.aclose)
 
         async def staff() -> list[int]:
             """Replace those that are gone; the processes at work."""
             at_work = [worker for worker in workers if worker.process.returncode is None]
             for _ in range(WORKERS - len(at_work)):
+                number = next(numbers)
                 job = Job(
-                    name=next(names),
-                    settings=setup.settings,
+                    name=f"worker {number}",
+                    settings=setup.settings[number % len(setup.settings)],
                     seed=seed,
                     lease_us=int(LEASE_S * 1e6),
                     clock_off_s=setup.clock_off_s,
@@ -135,6 +140,8 @@ async def campaign(setup: Setup, *, seconds: float, seed: int) -> Figures:
             return [worker.process.pid for worker in at_work]
 
         await staff()
+        await _recovery(probe)  # servers that have just started are slow
+        began = time.monotonic()
         for name in _in_turns(list(setup.faults), seeded):
             await asyncio.sleep(CALM_S)
             if time.monotonic() > began + seconds:

@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
 import pathlib
 import random
-import resource
 import signal
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ltm_async.schema import postgres_script
+import pytest
+
+from ltm_async.catalogs.firestore.options import TRANSPORTS
+from ltm_async.schema import postgres_script, supabase_script
 
 from ..databases import Console
-from ..servers.http_proxy import Answer, HttpProxy, Plan, error
+from ..servers import gcs
+from ..servers.azurite import Azurite
+from ..servers.firestore import Firestore, grpc_engine, new_project
+from ..servers.gcs import GcsServer
+from ..servers.grpc_proxy import GrpcProxy
+from ..servers.http_proxy import Answer, HttpProxy, error
 from ..servers.ministack import MiniStack
 from ..servers.postgres import Postgres
-from ..servers.tcp_proxy import BLACK_HOLE, LOST_REPLY, NO_FAULTS, TcpFaults, TcpProxy
-
-Fault = Callable[[random.Random, Sequence[int]], AbstractAsyncContextManager[None]]
-"""There inside the context, and healed behind it; the numbers are the workers' processes."""
-
-TIMEOUT_S = 3.0
-LEASE_S = 1.5
-FULL = 4_096
-"""So long may a file be on a full disk: what is longer already cannot be written to."""
+from ..servers.postgrest import DEFAULT_PRIVILEGES, SUPABASE, PostgREST, token_of
+from ..servers.tcp_proxy import TcpProxy
+from .faults import (
+    OF_WORKERS,
+    TIMEOUT_S,
+    Fault,
+    between,
+    disk_full,
+    frozen,
+    of_grpc,
+    of_web,
+    of_wire,
+    restarted,
+)
 
 
 class Setup(NamedTuple):
     """One catalog and one blob store, as clients reach them and as a judge does."""
 
-    settings: Mapping[str, Any]
-    """Of the clients, through what can be broken."""
+    settings: Sequence[Mapping[str, Any]]
+    """Of the clients, through what can be broken; of one process these, of the next those."""
     direct: Mapping[str, Any]
     faults: Mapping[str, Fault]
     clock_off_s: float
@@ -43,49 +52,18 @@ class Setup(NamedTuple):
 
 
 def _settings(
-    catalog: Mapping[str, Any], storage: Mapping[str, Any], timeout_s: float = TIMEOUT_S
+    catalog: Mapping[str, Any],
+    storage: Mapping[str, Any],
+    timeout_s: float = TIMEOUT_S,
+    namespace: str = "",
 ) -> dict[str, Any]:
     return {
         "catalog": catalog,
         "storage": storage,
+        "namespace": namespace,
         "on_unavailable": "raise",
         "timeout": timeout_s,
     }
-
-
-@contextlib.asynccontextmanager
-async def _killed(seeded: random.Random, workers: Sequence[int]) -> AsyncIterator[None]:
-    os.kill(seeded.choice(workers), signal.SIGKILL)
-    yield
-
-
-@contextlib.asynccontextmanager
-async def _frozen(seeded: random.Random, workers: Sequence[int]) -> AsyncIterator[None]:
-    """Beyond the lease of what it uploads, and then it goes on with the same line."""
-    worker = seeded.choice(workers)
-    os.kill(worker, signal.SIGSTOP)
-    try:
-        await asyncio.sleep(LEASE_S + 0.5)
-        yield
-    finally:
-        os.kill(worker, signal.SIGCONT)
-
-
-@contextlib.asynccontextmanager
-async def _disk_full(seeded: random.Random, workers: Sequence[int]) -> AsyncIterator[None]:
-    """No process of theirs can make a file any longer."""
-    unlimited = resource.RLIM_INFINITY
-    for worker in workers:
-        resource.prlimit(worker, resource.RLIMIT_FSIZE, (FULL, unlimited))
-    try:
-        yield
-    finally:
-        for worker in workers:
-            with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(worker, resource.RLIMIT_FSIZE, (unlimited, unlimited))
-
-
-OF_WORKERS: Mapping[str, Fault] = {"worker killed": _killed, "worker frozen": _frozen}
 
 
 @contextlib.contextmanager
@@ -95,9 +73,7 @@ def postgres_and_s3() -> Iterator[Setup]:
         s3 = stack.enter_context(MiniStack())
         wire = stack.enter_context(TcpProxy(server.port))
         web = stack.enter_context(HttpProxy(s3.port))
-        console = Console(server.dsn)
-        console.run(postgres_script("public"))
-        console.close()
+        _run(server, postgres_script("public"))
         storage = {
             "uri": f"s3://{s3.new_bucket()}/chaos/",
             "region": s3.region,
@@ -109,108 +85,140 @@ def postgres_and_s3() -> Iterator[Setup]:
         def catalog(dsn: str) -> dict[str, Any]:
             return {"type": "postgres", "dsn": dsn, "install": False}
 
+        codes = {500: "InternalError", 503: "SlowDown", 429: "TooManyRequests"}
         yield Setup(
-            _settings(catalog(proxied), {**storage, "endpoint_url": web.endpoint_url}),
+            [_settings(catalog(proxied), {**storage, "endpoint_url": web.endpoint_url})],
             _settings(catalog(server.dsn), {**storage, "endpoint_url": s3.endpoint_url}, 60),
-            {**OF_WORKERS, **_of_postgres(server, wire), **_of_storage(web)},
+            {
+                **OF_WORKERS,
+                **of_wire(wire),
+                "catalog: restarted": restarted(server, signal.SIGQUIT),  # without a checkpoint
+                "catalog: read-only": _read_only(server),
+                **of_web("storage", web, lambda status: error(status, codes[status])),
+            },
             clock_off_s=86_400.0,
         )
 
 
-def _of_postgres(server: Postgres, wire: TcpProxy) -> dict[str, Fault]:
-    def on_the_wire(*choices: TcpFaults) -> Fault:
-        @contextlib.asynccontextmanager
-        async def broken(seeded: random.Random, workers: Sequence[int]) -> AsyncIterator[None]:
-            wire.faults = seeded.choice(choices)
-            try:
-                yield
-            finally:
-                wire.faults = NO_FAULTS
+def _read_only(server: Postgres) -> Fault:
+    def alter(change: str) -> None:
+        _run(
+            server,
+            "SET default_transaction_read_only = off",
+            f"ALTER SYSTEM {change}",
+            "SELECT pg_reload_conf()",
+        )
 
-        return broken
-
-    @contextlib.asynccontextmanager
-    async def restarted(seeded: random.Random, workers: Sequence[int]) -> AsyncIterator[None]:
-        await asyncio.to_thread(server.restart, signal.SIGQUIT)  # without a checkpoint
-        yield
-
-    @contextlib.asynccontextmanager
-    async def read_only(seeded: random.Random, workers: Sequence[int]) -> AsyncIterator[None]:
-        await asyncio.to_thread(_alter, server, "SET default_transaction_read_only = on")
-        try:
-            yield
-        finally:
-            await asyncio.to_thread(_alter, server, "RESET default_transaction_read_only")
-
-    return {
-        "catalog: reset": on_the_wire(
-            TcpFaults(reset_up_after=0), TcpFaults(reset_up_after=300), TcpFaults(refuse=True)
-        ),
-        "catalog: reply lost": on_the_wire(LOST_REPLY, TcpFaults(reset_down_after=40)),
-        "catalog: silent": on_the_wire(BLACK_HOLE, TcpFaults(swallow_down=True)),
-        "catalog: slow": on_the_wire(TcpFaults(latency_s=0.2)),
-        "catalog: restarted": restarted,
-        "catalog: read-only": read_only,
-    }
+    return between(
+        lambda seeded: alter("SET default_transaction_read_only = on"),
+        lambda: alter("RESET default_transaction_read_only"),
+    )
 
 
-def _of_storage(web: HttpProxy) -> dict[str, Fault]:
-    def answering(*plans: Plan) -> Fault:
-        @contextlib.asynccontextmanager
-        async def broken(seeded: random.Random, workers: Sequence[int]) -> AsyncIterator[None]:
-            web.plan = seeded.choice(plans)
-            try:
-                yield
-            finally:
-                web.plan = None
+@contextlib.contextmanager
+def supabase_and_azure() -> Iterator[Setup]:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Postgres())
+        _run(
+            server, SUPABASE, DEFAULT_PRIVILEGES.format(schema="public"), supabase_script("public")
+        )
+        api = stack.enter_context(PostgREST(server))
+        azure = stack.enter_context(Azurite())
+        gateway = stack.enter_context(HttpProxy(api.port))
+        web = stack.enter_context(HttpProxy(azure.port))
+        user = "chaos"
+        storage = {
+            "uri": f"az://{azure.new_container()}/chaos/",
+            "account_name": azure.account_name,
+            "account_key": azure.account_key,
+        }
 
-        return broken
+        def catalog(url: str) -> dict[str, Any]:
+            token = token_of(user, valid_s=86_400)
+            named = {"url": url, "key": api.anon_key, "access_token": token}
+            return {"type": "supabase", "rest_path": "/", **named}
 
-    def always(answer: Answer) -> Plan:
-        return lambda number, asked: answer
+        def through(url: str, port: int, timeout_s: float) -> dict[str, Any]:
+            blobs = {**storage, "endpoint_url": azure.endpoint_behind(port)}
+            return _settings(catalog(url), blobs, timeout_s, user)
 
-    def every_other(answer: Answer) -> Plan:
-        return lambda number, asked: answer if number % 2 else None
+        codes = {500: "OperationTimedOut", 503: "ServerBusy", 429: "TooManyRequests"}
+        yield Setup(
+            [through(gateway.endpoint_url, web.port, TIMEOUT_S)],
+            through(api.url, azure.port, 60),
+            {
+                **OF_WORKERS,
+                **of_web("catalog", gateway, lambda status: Answer(status=status)),
+                "catalog: killed": restarted(api, signal.SIGKILL),
+                "catalog: frozen": frozen(api),
+                "catalog: database restarted": restarted(server, signal.SIGQUIT),
+                **of_web("storage", web, lambda status: error(status, codes[status])),
+                "storage: frozen": frozen(azure),
+            },
+            clock_off_s=86_400.0,
+        )
 
-    return {
-        "storage: 500": answering(always(error(500, "InternalError"))),
-        "storage: 503": answering(always(error(503, "SlowDown"))),
-        "storage: 429": answering(every_other(error(429, "TooManyRequests"))),
-        "storage: cut bodies": answering(every_other(Answer(cut_after=100))),
-        "storage: reply lost": answering(every_other(Answer(lost=True))),
-    }
+
+@contextlib.contextmanager
+def firestore_and_gcs() -> Iterator[Setup]:
+    """On both transports, one process on this and the next on that."""
+    with contextlib.ExitStack() as stack:
+        emulator = stack.enter_context(Firestore())
+        stack.enter_context(grpc_engine())
+        server = stack.enter_context(GcsServer())
+        api = stack.enter_context(GrpcProxy(emulator.port))
+        wire = stack.enter_context(TcpProxy(api.port))
+        web = stack.enter_context(HttpProxy(server.port))
+        # A judge has no other way to it: it comes when all is healed.
+        patched = stack.enter_context(pytest.MonkeyPatch.context())
+        patched.setenv("FIRESTORE_EMULATOR_HOST", f"127.0.0.1:{wire.port}")
+        project, uri = new_project(), f"gs://{server.new_bucket()}/chaos/"
+
+        def through(transport: str, endpoint_url: str, timeout_s: float) -> dict[str, Any]:
+            catalog = {"type": "firestore", "project": project, "transport": transport}
+            return _settings(catalog, {"uri": uri, "endpoint_url": endpoint_url}, timeout_s)
+
+        reasons = {500: "backendError", 503: "backendError", 429: "rateLimitExceeded"}
+        yield Setup(
+            [through(transport, web.endpoint_url, TIMEOUT_S) for transport in TRANSPORTS],
+            through(TRANSPORTS[0], server.endpoint_url, 60),
+            {
+                **OF_WORKERS,
+                # All calls share a connection, which does not go on with a part of it lost.
+                **of_wire(wire, after_silence=wire.reset_all),
+                **of_grpc(api),
+                "catalog: frozen": frozen(emulator),
+                **of_web("storage", web, lambda status: gcs.refusal(status, reasons[status])),
+            },
+            clock_off_s=86_400.0,
+        )
 
 
 @contextlib.contextmanager
 def sqlite_and_local(folder: pathlib.Path) -> Iterator[Setup]:
     file = folder / "chaos.db"
     settings = _settings({"type": "sqlite", "path": str(file)}, {"uri": str(folder / "blobs")})
-
-    @contextlib.asynccontextmanager
-    async def locked(seeded: random.Random, workers: Sequence[int]) -> AsyncIterator[None]:
-        holder = await asyncio.to_thread(_lock, file)
-        try:
-            yield
-        finally:
-            holder.close()
-
     yield Setup(
+        [settings],
         settings,
-        settings,
-        {**OF_WORKERS, "catalog: locked": locked, "disk full": _disk_full},
+        {**OF_WORKERS, "catalog: locked": _locked(file), "disk full": disk_full},
         clock_off_s=0.0,
     )
 
 
-def _lock(file: pathlib.Path) -> sqlite3.Connection:
-    conn = sqlite3.connect(file, timeout=10, isolation_level=None, check_same_thread=False)
-    conn.execute("BEGIN IMMEDIATE")
-    return conn
+def _locked(file: pathlib.Path) -> Fault:
+    holder: list[sqlite3.Connection] = []
+
+    def lock(seeded: random.Random) -> None:
+        conn = sqlite3.connect(file, timeout=10, isolation_level=None, check_same_thread=False)
+        conn.execute("BEGIN IMMEDIATE")
+        holder.append(conn)
+
+    return between(lock, lambda: holder.pop().close())
 
 
-def _alter(server: Postgres, change: str) -> None:
+def _run(server: Postgres, *scripts: str) -> None:
     console = Console(server.dsn)
-    console.run("SET default_transaction_read_only = off")
-    console.run(f"ALTER SYSTEM {change}")
-    console.run("SELECT pg_reload_conf()")
+    for script in scripts:
+        console.run(script)
     console.close()

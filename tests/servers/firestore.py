@@ -5,6 +5,7 @@ It enforces no composite index, and takes requests of up to 4 MiB, not 10.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -12,8 +13,10 @@ import pathlib
 import shutil
 import urllib.request
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
+from .loop_thread import LoopThread
 from .need import missing
 from .process import Server, free_port, new_folder
 
@@ -29,6 +32,17 @@ HOW_TO_GET = (
     "apt repository (or run `gcloud components install cloud-firestore-emulator`), or name the "
     f"jar in {VARIABLE}"
 )
+
+
+@contextlib.contextmanager
+def grpc_engine() -> Iterator[None]:
+    """Keeps gRPC's engine, which else ends with each channel, and leaves its sockets."""
+    import grpc.aio
+
+    keeper = LoopThread("ltm-test-grpc")
+    keeper.call(grpc.aio.init_grpc_aio)
+    yield
+    keeper.close()
 
 
 def new_project() -> str:

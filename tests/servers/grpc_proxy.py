@@ -65,8 +65,10 @@ class GrpcProxy(grpc.GenericRpcHandler):  # type: ignore[misc]
                 for header, value in context.invocation_metadata()
                 if header != "user-agent"
             ]
+            call = pass_on(request, metadata=metadata, timeout=context.time_remaining() or 30)
+            context.add_callback(call.cancel)
             try:
-                answers = list(pass_on(request, metadata=metadata, timeout=30))
+                answers = list(call)
             except grpc.RpcError as exc:
                 context.abort(exc.code(), exc.details())
             if chosen is not None:

@@ -80,6 +80,4 @@ class Postgres(Server):
 
     def restart(self, stop_with: signal.Signals = signal.SIGQUIT) -> None:
         """Stop it, without a checkpoint unless another signal is given, and start it again."""
-        self.kill(stop_with)
-        self.stop()
-        self.start()
+        super().restart(stop_with)

@@ -130,6 +130,12 @@ class Server:
         """Send its main process a signal, such as SIGSTOP and SIGCONT."""
         os.kill(self.pid, number)
 
+    def restart(self, stop_with: signal.Signals) -> None:
+        """Stop it with a signal, and start it again on the same port."""
+        self.kill(stop_with)
+        self.stop()
+        self.start()
+
     def close(self) -> None:
         """Stop it and delete its files."""
         self._end(b"")

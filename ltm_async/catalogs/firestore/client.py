@@ -87,6 +87,18 @@ async def close(client: Client) -> None:
         await client.aclose()
 
 
+async def answers_of(call: Any) -> AsyncIterator[Any]:
+    """The answers to *call*, which ends with whoever reads them.
+
+    By itself a call goes on to its deadline when it has just begun as its reader is cancelled.
+    """
+    try:
+        async for answer in call:
+            yield answer
+    finally:
+        call.cancel()
+
+
 def database_path(project: str, database: str | None) -> str:
     return f"projects/{project}/databases/{database or '(default)'}"
 

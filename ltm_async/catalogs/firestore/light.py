@@ -12,7 +12,14 @@ from urllib.parse import urlencode
 import grpc.aio
 
 from ...errors import StoreError, UnavailableError
-from .client import CHANNEL_OPTIONS, ClientKey, database_path, headers, service_account
+from .client import (
+    CHANNEL_OPTIONS,
+    ClientKey,
+    answers_of,
+    database_path,
+    headers,
+    service_account,
+)
 from .statuses import NAME, refused
 from .wire import PACKAGE, message_classes
 
@@ -64,19 +71,13 @@ class LightClient:
         return await self._commit(request, timeout=timeout_s, metadata=self._headers)
 
     def read(self, request: Any, timeout_s: float) -> AsyncIterator[Any]:
-        call = self._read(request, timeout=timeout_s, metadata=self._headers)
-        answers: AsyncIterator[Any] = aiter(call)
-        return answers
+        return answers_of(self._read(request, timeout=timeout_s, metadata=self._headers))
 
     def query(self, request: Any, timeout_s: float) -> AsyncIterator[Any]:
-        call = self._query(request, timeout=timeout_s, metadata=self._query_headers)
-        answers: AsyncIterator[Any] = aiter(call)
-        return answers
+        return answers_of(self._query(request, timeout=timeout_s, metadata=self._query_headers))
 
     def count(self, request: Any, timeout_s: float) -> AsyncIterator[Any]:
-        call = self._count(request, timeout=timeout_s, metadata=self._query_headers)
-        answers: AsyncIterator[Any] = aiter(call)
-        return answers
+        return answers_of(self._count(request, timeout=timeout_s, metadata=self._query_headers))
 
     @contextlib.contextmanager
     def answering(self, unexpected: type[Exception]) -> Iterator[None]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any
 
 import grpc.aio
@@ -14,7 +15,14 @@ from google.cloud.firestore_v1.services.firestore import FirestoreAsyncClient
 from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcAsyncIOTransport
 
 from ...errors import AccessDeniedError, StoreError, UnavailableError
-from .client import CHANNEL_OPTIONS, ClientKey, database_path, headers, service_account
+from .client import (
+    CHANNEL_OPTIONS,
+    ClientKey,
+    answers_of,
+    database_path,
+    headers,
+    service_account,
+)
 from .statuses import NAME, refused
 
 
@@ -38,35 +46,26 @@ class OfficialClient:
         )
         return types.CommitResponse.pb(response)
 
-    async def read(self, request: Any, timeout_s: float) -> AsyncIterator[Any]:
-        responses = await self._api.batch_get_documents(
-            types.BatchGetDocumentsRequest.wrap(request),
-            retry=None,
-            timeout=timeout_s,
-            metadata=self._headers,
-        )
-        async for response in responses:
-            yield types.BatchGetDocumentsResponse.pb(response)
+    def read(self, request: Any, timeout_s: float) -> AsyncIterator[Any]:
+        asked = types.BatchGetDocumentsRequest.wrap(request)
+        answer = types.BatchGetDocumentsResponse
+        return self._answers(self._api.batch_get_documents, asked, answer, timeout_s)
 
-    async def query(self, request: Any, timeout_s: float) -> AsyncIterator[Any]:
-        responses = await self._api.run_query(
-            types.RunQueryRequest.wrap(request),
-            retry=None,
-            timeout=timeout_s,
-            metadata=self._headers,
-        )
-        async for response in responses:
-            yield types.RunQueryResponse.pb(response)
+    def query(self, request: Any, timeout_s: float) -> AsyncIterator[Any]:
+        asked = types.RunQueryRequest.wrap(request)
+        return self._answers(self._api.run_query, asked, types.RunQueryResponse, timeout_s)
 
-    async def count(self, request: Any, timeout_s: float) -> AsyncIterator[Any]:
-        responses = await self._api.run_aggregation_query(
-            types.RunAggregationQueryRequest.wrap(request),
-            retry=None,
-            timeout=timeout_s,
-            metadata=self._headers,
-        )
-        async for response in responses:
-            yield types.RunAggregationQueryResponse.pb(response)
+    def count(self, request: Any, timeout_s: float) -> AsyncIterator[Any]:
+        asked = types.RunAggregationQueryRequest.wrap(request)
+        answer = types.RunAggregationQueryResponse
+        return self._answers(self._api.run_aggregation_query, asked, answer, timeout_s)
+
+    async def _answers(
+        self, method: Any, request: Any, answer: Any, timeout_s: float
+    ) -> AsyncIterator[Any]:
+        call = await _begun(method(request, retry=None, timeout=timeout_s, metadata=self._headers))
+        async for response in answers_of(call):
+            yield answer.pb(response)
 
     @contextlib.contextmanager
     def answering(self, unexpected: type[Exception]) -> Iterator[None]:
@@ -83,6 +82,24 @@ class OfficialClient:
 
     async def aclose(self) -> None:
         await self._api.transport.close()
+
+
+async def _begun(beginning: Coroutine[Any, Any, Any]) -> Any:
+    """The call that *beginning* makes; it ends as soon as it has begun if its caller is gone then.
+
+    The driver loses one that is cancelled while it begins, and it goes on to its deadline.
+    """
+    task = asyncio.ensure_future(beginning)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_end)
+        raise
+
+
+def _end(beginning: asyncio.Task[Any]) -> None:
+    if not beginning.cancelled() and beginning.exception() is None:
+        beginning.result().cancel()
 
 
 def connect(key: ClientKey) -> OfficialClient:
