@@ -16,6 +16,7 @@ from . import (
     listing,
     reading,
     searching,
+    telemetry,
     updating,
     verifying,
     writing,
@@ -321,8 +322,7 @@ class LTMBackend:
                     self._runner.fallback.forget(key)
                 else:
                     self._runner.fallback.keep(result.row, read.texts[key])
-            if stores.telemetry is not None:
-                stores.telemetry.looked_up(found=int(result.found), missing=int(not result.found))
+            telemetry.looked_up(found=int(result.found), missing=int(not result.found))
             return result
 
         def failed(exc: StoreError) -> RetrieveResult:

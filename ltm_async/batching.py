@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
-from . import collecting, reading, writing
+from . import collecting, reading, telemetry, writing
 from .deadline import Deadline
 from .drafting import Draft
 from .errors import StoreError
@@ -99,8 +99,7 @@ async def retrieve_batch(
 
     batches = chunks(keys, stores.batch_size)
     failures = await _in_batches(batches, timeout_s, str, retrieve)
-    if stores.telemetry is not None:
-        stores.telemetry.looked_up(found=len(results), missing=len(missing))
+    telemetry.looked_up(found=len(results), missing=len(missing))
     return RetrieveBatchResult(
         results=results,
         missing=missing,

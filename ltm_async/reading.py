@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from . import telemetry
 from .entry import (
     FIRST_US,
     LAST_US,
@@ -120,8 +121,7 @@ async def _download(
                     stores.blobs.get, path, limit=stores.values.blob_bytes(row.byte_size) + 1
                 )
                 fetched[named] = await _checked(stores, row, data)
-            if stores.telemetry is not None:
-                stores.telemetry.transferred("down", row.byte_size)
+            telemetry.transferred("down", row.byte_size)
         except StoreError as exc:
             failed[named] = exc
 

@@ -8,7 +8,6 @@ from .calling import Caller
 from .embedding import Embedder
 from .protocols import BlobStore, Catalog
 from .sealing import Values
-from .telemetry import Telemetry
 from .transfer import Gate, PerLoop
 
 LEASE_US = 10 * 60 * 1_000_000
@@ -57,5 +56,4 @@ class Stores:
     embedder: Embedder | None
     max_concurrency: int
     gates: PerLoop[Gate]
-    telemetry: Telemetry | None
     damaged: Damaged = dataclasses.field(default_factory=Damaged)

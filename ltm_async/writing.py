@@ -15,6 +15,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from . import telemetry
 from .drafting import PAUSE_EVERY_BYTES, Draft
 from .embedding import Embedder
 from .entry import Expiry, blob_path, new_blob_id, to_datetime
@@ -138,8 +139,7 @@ async def _upload(stores: Stores, drafts: Sequence[Draft], blob_ids: Mapping[str
                 draft.key, blob_ids[draft.key], draft.encoded().encode()
             )
             await stores.to_blobs.unanswered(stores.blobs.put, path, data)
-        if stores.telemetry is not None:
-            stores.telemetry.transferred("up", draft.byte_size)
+        telemetry.transferred("up", draft.byte_size)
 
     await fan_out(drafts, upload, count=stores.max_concurrency)
 
