@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .encryption import Keyring
 from .entry import shown
 from .errors import ConfigError
 from .retry import RetryPolicy
-from .vectors import Embed
+
+if TYPE_CHECKING:
+    from .vectors import Embed
 
 _ENV = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
@@ -101,6 +102,8 @@ def check_names(what: str, given: Collection[object], known: Collection[str]) ->
     for name in given:
         if name in known:
             continue
+        import difflib
+
         given_name = name[:60] if isinstance(name, str) else shown(name)
         near = difflib.get_close_matches(given_name, known, n=1)
         hint = f", did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"

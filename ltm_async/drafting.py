@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 
 from .entry import NEVER, Expiry, check_key, encode, encode_metadata, hash_of, shown, to_expiry
@@ -103,6 +102,8 @@ def _draft_entry(entry: object) -> Draft:
     if not isinstance(entry, Mapping):
         raise InvalidEntryError(f"must be a mapping, not {_kind(entry)}")
     if not _FIELDS.keys() >= entry.keys():
+        import difflib
+
         unknown = next(field for field in entry if field not in _FIELDS)
         field = unknown[:60] if isinstance(unknown, str) else shown(unknown)
         near = difflib.get_close_matches(field, _FIELDS, n=1)

@@ -314,6 +314,8 @@ _KINDS = {str: "text", int: "a number", bool: "true or false"}
 
 def _add_query(what: str, query: str, config: dict[str, Any], known: Mapping[str, Option]) -> None:
     """Add the options of a URL's query to *config*."""
+    if not query:
+        return
     from urllib.parse import unquote
 
     for part in filter(None, query.split("&")):

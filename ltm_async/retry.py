@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 
 from .entry import shown
 from .errors import ConfigError, RateLimitedError, StoreError
@@ -39,6 +38,8 @@ class RetryPolicy:
 
     def wait_s(self, tried: int, exc: StoreError) -> float:
         """How long to wait after *tried* tries, the last of which raised *exc*."""
+        import random  # takes longer than all else here, and most calls never wait
+
         base_s = self.base_s
         if isinstance(exc, RateLimitedError):
             if exc.retry_after_s is not None:

@@ -6,13 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from . import telemetry
 from .calling import Caller
 from .config import Options, check_timeout
 from .deadline import Deadline
-from .embedding import Embedder
 from .entry import one_line
 from .errors import ClosedError, StoreError
 from .fallback import Fallback
@@ -21,6 +20,10 @@ from .results import Result
 from .sealing import PlainValues, SealedValues, Values
 from .stores import Stores
 from .transfer import Gate, PerLoop
+
+if TYPE_CHECKING:
+    from .embedding import Embedder
+    from .vectors import Embed
 
 R = TypeVar("R", bound=Result)
 
@@ -33,6 +36,14 @@ def _values(options: Options) -> Values:
     if options.encryption is None:
         return PlainValues()
     return SealedValues(options.encryption, options.namespace)
+
+
+def _embedder(embed: Embed | None) -> Embedder | None:
+    if embed is None:
+        return None
+    from .embedding import Embedder
+
+    return Embedder(embed)
 
 
 class Runner:
@@ -74,7 +85,7 @@ class Runner:
                     inline_threshold=options.inline_threshold,
                     batch_size=options.batch_size,
                     index_text=options.index_text,
-                    embedder=None if options.embed is None else Embedder(options.embed),
+                    embedder=_embedder(options.embed),
                     max_concurrency=options.max_concurrency,
                     gates=PerLoop(
                         lambda: Gate(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from .calling import Caller
-from .embedding import Embedder
 from .protocols import BlobStore, Catalog
 from .sealing import Values
 from .transfer import Gate, PerLoop
+
+if TYPE_CHECKING:
+    from .embedding import Embedder
 
 LEASE_US = 10 * 60 * 1_000_000
 """How long a reservation holds: beyond any call's deadline, so that only a stalled writer,

@@ -13,18 +13,19 @@ import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import telemetry
 from .drafting import PAUSE_EVERY_BYTES, Draft
-from .embedding import Embedder
 from .entry import Expiry, blob_path, new_blob_id, to_datetime
 from .errors import FencedError, OutcomeUnknownError, StoreError, UnavailableError
 from .protocols import Outcome, Removed, Reservation, Row, Write, Written
 from .results import StoreResult
 from .stores import LEASE_US, Stores
-from .text import prose_of, text_of
 from .transfer import fan_out
+
+if TYPE_CHECKING:
+    from .embedding import Embedder
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +147,8 @@ async def _upload(stores: Stores, drafts: Sequence[Draft], blob_ids: Mapping[str
 
 async def _texts(drafts: Sequence[Draft]) -> dict[str, str]:
     """The words to find each draft by; made on the loop, in turns of some milliseconds."""
+    from .text import text_of
+
     texts: dict[str, str] = {}
     for number, draft in enumerate(drafts, 1):
         texts[draft.key] = text_of(draft.key, draft.value)
@@ -156,6 +159,8 @@ async def _texts(drafts: Sequence[Draft]) -> dict[str, str]:
 
 async def _vectors(embedder: Embedder, drafts: Sequence[Draft]) -> dict[str, bytes]:
     """A vector for each draft, of one call; none are made of what was stored before."""
+    from .text import prose_of
+
     texts: list[str] = []
     for number, draft in enumerate(drafts, 1):
         texts.append(prose_of(draft.key, draft.value))

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ...clock import system_clock
 from ...cursors import VersionPass
@@ -17,7 +17,6 @@ from ...errors import (
     ConflictError,
     FencedError,
 )
-from ...filters import Filter
 from ...protocols import (
     Catalog,
     CatalogStats,
@@ -36,12 +35,15 @@ from ...protocols import (
     Write,
     Written,
 )
-from ...text import Query
 from ...worker import PerProcess
 from . import feed, filtering, texts, vectors
 from . import statements as sql
 from .database import connect, connect_reader
 from .lane import Lane, is_undecodable, one_by_one, together
+
+if TYPE_CHECKING:
+    from ...filters import Filter
+    from ...text import Query
 
 T = TypeVar("T")
 

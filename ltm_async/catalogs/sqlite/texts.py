@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import ConfigError
-from ...filters import Filter, may_match
 from ...protocols import MAX_COUNTED, MAX_MATCHES, Found, Matches, Row
-from ...text import Query, Term, text_in
 from . import statements as sql
 from .database import TEXTS_OF_A_SPACE
+
+if TYPE_CHECKING:
+    from ...filters import Filter
+    from ...text import Query, Term
 
 
 class _Space(NamedTuple):
@@ -81,6 +83,9 @@ def search(
     wanted: Filter | None,
     limit: int,
 ) -> Matches:
+    from ...filters import may_match
+    from ...text import text_in
+
     if not _has_texts(conn):
         return Matches([], 0, 0, dict.fromkeys(query.terms, 0))
     joint = " AND " if query.every else " OR "

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from ...filters import Filter, may_match
 from ...nearest import PAGE, Nearest
 from ...protocols import Near, Row
 from . import statements as sql
+
+if TYPE_CHECKING:
+    from ...filters import Filter
 
 
 def keep(
@@ -37,6 +40,8 @@ def nearest(
     wanted: Filter | None,
     limit: int,
 ) -> list[Near]:
+    from ...filters import may_match
+
     found = Nearest(vector, limit)
     bound = {
         "namespace": namespace,
