@@ -89,11 +89,12 @@ async def retrieve_batch(
 
     async def retrieve(batch: Sequence[str]) -> None:
         read = await reading.read_batch(stores, batch)
+        found, errors = read.results, read.errors
         for key in batch:
-            if key in read.errors:
-                damaged.add([key], read.errors[key])
-            elif key in read.rows:
-                results[key] = read.result(key)
+            if key in found:
+                results[key] = found[key]
+            elif key in errors:
+                damaged.add([key], errors[key])
             else:
                 missing.append(key)
 

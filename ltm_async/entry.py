@@ -201,14 +201,15 @@ def _finite(digits: str) -> float:
     return number
 
 
-_raw_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).raw_decode
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]
 
 
 def decode(text: str) -> Any:
     """The value of canonical JSON *text*; raises CorruptError on anything else."""
     try:
-        value, end = _raw_decode(text)
-    except (ValueError, RecursionError) as exc:
+        value, end = _scan(text, 0)
+    except (ValueError, RecursionError, StopIteration) as exc:
         raise CorruptError(f"stored text is not JSON: {type(exc).__name__}") from None
     if end != len(text):
         raise CorruptError("stored text has characters after its JSON")

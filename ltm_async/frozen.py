@@ -8,7 +8,7 @@ asked for their fields and replaced, but share one set of methods.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NoReturn, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar, dataclass_transform
 
 
 class Frozen:
@@ -51,11 +51,13 @@ class Frozen:
     def __hash__(self) -> int:
         return hash(tuple(getattr(self, name) for name in self._compared))
 
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+    if not TYPE_CHECKING:  # type checkers would take any name for one that can be assigned to
 
-    def __delattr__(self, name: str) -> NoReturn:
-        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+        def __setattr__(self, name: str, value: object) -> NoReturn:
+            raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+        def __delattr__(self, name: str) -> NoReturn:
+            raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
 
     def __getstate__(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in self._names)

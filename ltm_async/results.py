@@ -196,6 +196,27 @@ class RetrieveResult(Result):
             return None
         return "catalog" if self.age_s is None else "fallback"
 
+    @classmethod
+    def of(cls, key: str, value: Any, metadata: Mapping[str, Any], row: Row) -> RetrieveResult:
+        """What the constructor makes, in a fifth of its time: batches make one for each entry."""
+        made: Any = _Unfrozen()
+        made.exception = None
+        made.key = key
+        made.value = value
+        made.metadata = metadata
+        made.row = row
+        made.age_s = None
+        made.__class__ = cls
+        return made  # type: ignore[no-any-return]
+
+
+class _Unfrozen(RetrieveResult):
+    """A result while it is made."""
+
+    __slots__ = ()
+    __init__ = object.__init__
+    __setattr__ = object.__setattr__
+
 
 @frozen
 class DeleteResult(Result):

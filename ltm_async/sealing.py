@@ -77,7 +77,8 @@ class PlainValues:
         return data
 
     def open_inlined(self, row: Row, text: str) -> tuple[str, str]:
-        found = _hash_of_text(text)
+        # What we wrote is ASCII; whatever else is there has another hash, and must not raise here.
+        found = hash_of(text.encode("utf-8", "replace"))
         if len(text) != row.byte_size or found != row.content_hash:
             _refuse_sealed(row)
             raise CorruptError("a row does not have the content that its hash says")
@@ -248,8 +249,3 @@ def _pieces(data: bytes | memoryview) -> Iterator[bytes | memoryview]:
 def _refuse_sealed(row: Row) -> None:
     if str(row.content_hash).startswith(KEYED):
         raise CorruptError("an entry is encrypted, and this backend has no keyring")
-
-
-def _hash_of_text(text: str) -> str:
-    # What we wrote is ASCII; whatever else is there has another hash, and must not raise here.
-    return hash_of(text.encode("utf-8", "replace"))
