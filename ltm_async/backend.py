@@ -320,7 +320,7 @@ class LTMBackend:
             result = read.result(key)
             if self._runner.fallback is not None:
                 if result.row is None:
-                    self._runner.fallback.forget(key)
+                    self._runner.fallback.forget([key])
                 else:
                     self._runner.fallback.keep(result.row, read.texts[key])
             telemetry.looked_up(found=int(result.found), missing=int(not result.found))

@@ -99,7 +99,7 @@ async def draft_all(entries: Iterable[Mapping[str, object]], *, keep_bytes: int)
 
 
 def _draft_entry(entry: object) -> Draft:
-    if not isinstance(entry, Mapping):
+    if type(entry) is not dict and not isinstance(entry, Mapping):  # an ABC is slow to ask
         raise InvalidEntryError(f"must be a mapping, not {_kind(entry)}")
     if not _FIELDS.keys() >= entry.keys():
         import difflib

@@ -129,8 +129,7 @@ class Runner:
     def forget(self, keys: Iterable[str]) -> None:
         """Do not recall what is about to change."""
         if self.fallback is not None:
-            for key in keys:
-                self.fallback.forget(key)
+            self.fallback.forget(keys)
 
     def timeout_s(self, timeout: float | None) -> float | None:
         check_timeout(timeout)
