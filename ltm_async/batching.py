@@ -31,7 +31,7 @@ VECTOR_GROWTH = 6
 ROW_OVERHEAD = 2_000
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, repr=False, eq=False)
 class Failures:
     """Why keys failed so far, and the first failure as it was."""
 

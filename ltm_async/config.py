@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .encryption import Keyring
 from .entry import shown
 from .errors import ConfigError
+from .frozen import Frozen, frozen
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 _ENV = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+@frozen
+class Options(Frozen):
     """How one backend works; see :class:`~ltm_async.backend.LTMBackend` for each."""
 
     namespace: str = ""
@@ -33,7 +34,7 @@ class Options:
     embed: Embed | None = None
     encryption: Keyring | None = None
     timeout: float | None = 30.0
-    retry: RetryPolicy = RetryPolicy()  # noqa: RUF009  # frozen
+    retry: RetryPolicy = RetryPolicy()  # frozen
 
     def __post_init__(self) -> None:
         _check_range("inline_threshold", self.inline_threshold, 0, 512 * 1024)

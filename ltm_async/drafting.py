@@ -17,7 +17,7 @@ PAUSE_EVERY_ENTRIES = 100
 _FIELDS = dict.fromkeys(("key", "value", "metadata", "ttl", "expires_at"))
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, repr=False, eq=False)
 class Draft:
     """An entry that has passed every check and waits to be written."""
 

@@ -32,6 +32,10 @@ class Frozen:
         put = object.__setattr__
         for name, value in values.items():
             put(self, name, value)
+        self.__post_init__()
+
+    def __post_init__(self) -> None:
+        """Check the fields, where a class has something to check."""
 
     def _refuse(self, values: dict[str, Any]) -> NoReturn:
         unknown = [name for name in values if name not in self._names]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -39,8 +38,7 @@ ROUNDS = 5
 """How often rows are read again because a blob was replaced meanwhile."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """What was found: a result or an error for each key with a live row."""
 
     rows: dict[str, Row]

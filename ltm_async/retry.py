@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from .entry import shown
 from .errors import ConfigError, RateLimitedError, StoreError
+from .frozen import Frozen, frozen
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
+@frozen
+class RetryPolicy(Frozen):
     """How often and how patiently a store is asked again.
 
     The wait before try *n* is drawn evenly from 0 to ``min(cap_s, base_s * 2**n)`` ("full

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from .calling import Caller
+from .frozen import Frozen, frozen
 from .protocols import BlobStore, Catalog
 from .sealing import Values
 from .transfer import Gate, PerLoop
@@ -43,8 +44,8 @@ class Damaged:
         return key in self._keys
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Stores:
+@frozen
+class Stores(Frozen):
     """Made once by a backend; all but *damaged* stays as it is."""
 
     catalog: Catalog

@@ -9,7 +9,6 @@ before the commit, all of a batch is after it; a commit whose reply was lost is 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -36,8 +35,7 @@ ABANDON_TIMEOUT_S = 0.5
 """A failed call may take this much beyond its deadline to give back its reservations."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """What became of one batch."""
 
     written: Written
