@@ -17,7 +17,6 @@ from .arguments import check_age, check_limit, checked_keys, expected_version
 from .config import OPTION_NAMES, Options, check_names, check_timeout, expand_env, options_from
 from .deadline import Deadline
 from .drafting import draft_all, draft_one, hashed
-from .encryption import Keyring
 from .entry import (
     MAX_NAMESPACE_BYTES,
     check_key,
@@ -55,6 +54,7 @@ from .stores import Stores
 from .transfer import both
 
 if TYPE_CHECKING:
+    from .encryption import Keyring
     from .filters import Filter
     from .vectors import Embed
 

@@ -7,13 +7,13 @@ import re
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from .encryption import Keyring
 from .entry import shown
 from .errors import ConfigError
 from .frozen import Frozen, frozen
 from .retry import RetryPolicy
 
 if TYPE_CHECKING:
+    from .encryption import Keyring
     from .vectors import Embed
 
 _ENV = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -47,6 +47,8 @@ class Options(Frozen):
         if self.embed is not None and not callable(self.embed):
             raise ConfigError(f"embed must be a function, not {type(self.embed).__name__}")
         if self.encryption is not None:
+            from .encryption import Keyring
+
             if not isinstance(self.encryption, Keyring):
                 raise ConfigError(
                     f"encryption must be a Keyring, not {type(self.encryption).__name__}"
@@ -145,6 +147,8 @@ def options_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in mapping.items()
     }
     if options.get("encryption") is not None:
+        from .encryption import Keyring
+
         options["encryption"] = Keyring.from_config(_switched(options["encryption"]))
     retry = options.get("retry")
     if isinstance(retry, Mapping):

@@ -17,9 +17,9 @@ from .errors import ClosedError, StoreError
 from .fallback import Fallback
 from .protocols import BlobStore, Catalog
 from .results import Result
-from .sealing import PlainValues, SealedValues, Values
 from .stores import Stores
 from .transfer import Gate, PerLoop
+from .values import PlainValues, Values
 
 if TYPE_CHECKING:
     from .embedding import Embedder
@@ -35,6 +35,8 @@ WARN_EVERY_S = 60.0
 def _values(options: Options) -> Values:
     if options.encryption is None:
         return PlainValues()
+    from .sealing import SealedValues
+
     return SealedValues(options.encryption, options.namespace)
 
 

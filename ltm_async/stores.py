@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from .calling import Caller
 from .frozen import Frozen, frozen
 from .protocols import BlobStore, Catalog
-from .sealing import Values
 from .transfer import Gate, PerLoop
+from .values import Values
 
 if TYPE_CHECKING:
     from .embedding import Embedder

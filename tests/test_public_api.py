@@ -114,7 +114,8 @@ with tempfile.TemporaryDirectory() as folder:
 print(*sorted(set(sys.modules) - before))
 """
     loaded = set(run(script).split())
-    others = "embedding feed filters listing searching snippets text updating verifying vectors"
+    others = "embedding encryption feed filters listing sealing searching snippets text updating"
+    others += " verifying vectors"
     assert loaded.isdisjoint(f"ltm_async.{name}" for name in others.split())
     assert loaded.isdisjoint({"difflib", "opentelemetry"})
     assert len([name for name in loaded if name.startswith("ltm_async")]) <= 50
