@@ -216,6 +216,7 @@ class _Unfrozen(RetrieveResult):
     __slots__ = ()
     __init__ = object.__init__
     __setattr__ = object.__setattr__
+    __delattr__ = object.__delattr__  # with the line above, attributes are set without a detour
 
 
 @frozen

@@ -101,8 +101,7 @@ def _index(
         texts.drop(conn, namespace, keys)
     if worded := [(write.key, write.words) for write in writes if write.words]:
         texts.add(conn, namespace, worded)
-    if has_vectors:
-        without = [write.key for write in writes if not write.vector]
+    if has_vectors and (without := [write.key for write in writes if not write.vector]):
         vectors.drop(conn, namespace, json.dumps(without))
     if placed := [(write.key, write.vector) for write in writes if write.vector]:
         vectors.keep(conn, namespace, placed)
