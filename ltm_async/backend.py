@@ -1,4 +1,7 @@
-"""LTMBackend: the one place where a catalog and a blob store meet."""
+"""LTMBackend: the one place where a catalog and a blob store meet.
+
+What only some programs need is imported by the method that needs it: a cold start is short.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,13 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from . import (
-    batching,
-    collecting,
-    feed,
-    listing,
-    reading,
-    searching,
-    updating,
-    verifying,
-    writing,
-)
+from . import batching, collecting, reading, telemetry, writing
 from .arguments import check_age, check_limit, checked_keys, expected_version
 from .config import OPTION_NAMES, Options, check_names, check_timeout, expand_env, options_from
 from .deadline import Deadline
 from .drafting import draft_all, draft_one, hashed
-from .encryption import Keyring
 from .entry import (
     MAX_NAMESPACE_BYTES,
     check_key,
@@ -34,7 +26,6 @@ from .entry import (
     to_expiry,
 )
 from .errors import ConfigError, InvalidEntryError, StoreError
-from .filters import parse_filter
 from .protocols import BlobStore, Catalog
 from .registry import plan_blob_store, plan_catalog
 from .results import (
@@ -60,14 +51,25 @@ from .results import (
 from .retry import RetryPolicy
 from .running import Runner
 from .stores import Stores
-from .text import parse_query
 from .transfer import both
-from .vectors import Embed
+
+if TYPE_CHECKING:
+    from .encryption import Keyring
+    from .filters import Filter
+    from .vectors import Embed
 
 MAX_CLEANUP = 100_000
 CLOSE_TIMEOUT_S = 10.0
 STRAY_AGE = timedelta(days=7)
 _STORES = ("catalog", "storage", "storage_uri")
+
+
+def _parsed(metadata_filter: Mapping[str, Any] | None) -> Filter | None:
+    if metadata_filter is None:
+        return None
+    from .filters import parse_filter
+
+    return parse_filter(metadata_filter)
 
 
 class LTMBackend:
@@ -318,11 +320,10 @@ class LTMBackend:
             result = read.result(key)
             if self._runner.fallback is not None:
                 if result.row is None:
-                    self._runner.fallback.forget(key)
+                    self._runner.fallback.forget([key])
                 else:
                     self._runner.fallback.keep(result.row, read.texts[key])
-            if stores.telemetry is not None:
-                stores.telemetry.looked_up(found=int(result.found), missing=int(not result.found))
+            telemetry.looked_up(found=int(result.found), missing=int(not result.found))
             return result
 
         def failed(exc: StoreError) -> RetrieveResult:
@@ -418,6 +419,8 @@ class LTMBackend:
         self._runner.forget([key])
 
         async def update(stores: Stores) -> StoreResult:
+            from . import updating
+
             return await updating.update(
                 stores,
                 key,
@@ -525,12 +528,14 @@ class LTMBackend:
             InvalidEntryError: An argument breaks a limit; nothing was sent.
             StoreError: A store failed, and ``on_unavailable`` is ``"raise"``.
         """
+        from . import listing
+
         if prefix != "":
             check_key(prefix, "prefix")
         if cursor is not None:
             check_key(cursor, "cursor")
         check_limit(limit, listing.MAX_PAGE)
-        wanted = None if metadata_filter is None else parse_filter(metadata_filter)
+        wanted = _parsed(metadata_filter)
 
         async def list_page(stores: Stores) -> ListResult:
             return await listing.list_page(stores, prefix, cursor or "", limit, wanted)
@@ -575,11 +580,13 @@ class LTMBackend:
             InvalidEntryError: An argument breaks a limit; nothing was sent.
             StoreError: The catalog or ``embed`` failed, and ``on_unavailable`` is ``"raise"``.
         """
+        from . import searching
+
         options = self._runner.options
         if not options.index_text and options.embed is None:
             raise ConfigError("to search, a backend needs the option index_text=True, or embed")
         sought = searching.Sought.of(query, by_words=options.index_text)
-        wanted = None if metadata_filter is None else parse_filter(metadata_filter)
+        wanted = _parsed(metadata_filter)
         check_limit(limit, searching.MAX_RANKED)
         skip = searching.parse_cursor(cursor)
 
@@ -608,7 +615,9 @@ class LTMBackend:
             InvalidEntryError: An argument breaks a limit; nothing was sent.
             StoreError: The catalog failed, and ``on_unavailable`` is ``"raise"``.
         """
-        sought = parse_query(query)
+        from . import searching, text
+
+        sought = text.parse_query(query)
         wanted = checked_keys(keys)
         if len(wanted) > searching.MAX_RANKED:
             raise InvalidEntryError(
@@ -638,6 +647,8 @@ class LTMBackend:
             InvalidEntryError: *name* breaks a limit; nothing was sent.
             StoreError: The catalog failed, and ``on_unavailable`` is ``"raise"``.
         """
+        from . import feed
+
         feed.check_snapshot_name(name)
 
         async def create(stores: Stores) -> SnapshotResult:
@@ -664,6 +675,8 @@ class LTMBackend:
             InvalidEntryError: *snapshot_id* breaks a limit; nothing was sent.
             StoreError: The catalog failed, and ``on_unavailable`` is ``"raise"``.
         """
+        from . import feed
+
         feed.check_snapshot_id(snapshot_id)
 
         async def delete(stores: Stores) -> DeleteSnapshotResult:
@@ -704,6 +717,8 @@ class LTMBackend:
                 of another catalog; also in ``"degrade"``.
             StoreError: The catalog failed, and ``on_unavailable`` is ``"raise"``.
         """
+        from . import feed, listing
+
         feed.check_since(since_snapshot_id, cursor)
         check_limit(limit, listing.MAX_PAGE)
 
@@ -740,6 +755,8 @@ class LTMBackend:
             WatermarkExpiredError: As :meth:`get_changed_entries` does.
             StoreError: The catalog failed; also in ``"degrade"``, unless it is followed.
         """
+        from . import feed, listing
+
         feed.check_since(since_snapshot_id, cursor)
         feed.check_poll(poll)
         check_timeout(timeout)
@@ -843,6 +860,8 @@ class LTMBackend:
         """
 
         async def verify(stores: Stores) -> VerifyResult:
+            from . import verifying
+
             return VerifyResult(**dataclasses.asdict(await verifying.verify(stores)))
 
         return await self._runner.call(

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
-from . import collecting, reading, writing
+from . import collecting, reading, telemetry, writing
 from .deadline import Deadline
 from .drafting import Draft
 from .errors import StoreError
@@ -31,7 +31,7 @@ VECTOR_GROWTH = 6
 ROW_OVERHEAD = 2_000
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, repr=False, eq=False)
 class Failures:
     """Why keys failed so far, and the first failure as it was."""
 
@@ -89,18 +89,18 @@ async def retrieve_batch(
 
     async def retrieve(batch: Sequence[str]) -> None:
         read = await reading.read_batch(stores, batch)
+        found, errors = read.results, read.errors
         for key in batch:
-            if key in read.errors:
-                damaged.add([key], read.errors[key])
-            elif key in read.rows:
-                results[key] = read.result(key)
+            if key in found:
+                results[key] = found[key]
+            elif key in errors:
+                damaged.add([key], errors[key])
             else:
                 missing.append(key)
 
     batches = chunks(keys, stores.batch_size)
     failures = await _in_batches(batches, timeout_s, str, retrieve)
-    if stores.telemetry is not None:
-        stores.telemetry.looked_up(found=len(results), missing=len(missing))
+    telemetry.looked_up(found=len(results), missing=len(missing))
     return RetrieveBatchResult(
         results=results,
         missing=missing,

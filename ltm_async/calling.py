@@ -7,10 +7,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec, TypeVar
 
+from . import telemetry
 from .deadline import remaining_s
 from .errors import OutcomeUnknownError, StoreError, UnavailableError
 from .retry import RetryPolicy
-from .telemetry import Telemetry
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -76,10 +76,9 @@ class Caller:
     is not met with several times the usual traffic.
     """
 
-    def __init__(self, store: str, policy: RetryPolicy, telemetry: Telemetry | None) -> None:
+    def __init__(self, store: str, policy: RetryPolicy) -> None:
         self._store = store
         self._policy = policy
-        self._telemetry = telemetry
         self._breaker = Breaker(store)
         self._tokens = RETRY_TOKENS
 
@@ -131,8 +130,7 @@ class Caller:
     ) -> T:
         tried = 0
         while True:
-            if self._telemetry is not None:
-                self._telemetry.called(self._store)
+            telemetry.called(self._store)
             try:
                 return await call()
             except errors as exc:
@@ -143,6 +141,5 @@ class Caller:
                 if tried == self._policy.attempts or too_late or self._tokens < 1:
                     raise
             self._tokens -= 1
-            if self._telemetry is not None:
-                self._telemetry.retried(self._store)
+            telemetry.retried(self._store)
             await asyncio.sleep(wait_s)

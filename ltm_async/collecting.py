@@ -20,7 +20,7 @@ PAGE = 500
 """Blobs per request to either store; S3 deletes at most 1,000 at once."""
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, repr=False, eq=False)
 class Collected:
     """Entries removed and blobs deleted so far, and what could not be deleted."""
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from .encryption import Keyring
 from .entry import shown
 from .errors import ConfigError
+from .frozen import Frozen, frozen
 from .retry import RetryPolicy
-from .vectors import Embed
+
+if TYPE_CHECKING:
+    from .encryption import Keyring
+    from .vectors import Embed
 
 _ENV = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+@frozen
+class Options(Frozen):
     """How one backend works; see :class:`~ltm_async.backend.LTMBackend` for each."""
 
     namespace: str = ""
@@ -32,7 +34,7 @@ class Options:
     embed: Embed | None = None
     encryption: Keyring | None = None
     timeout: float | None = 30.0
-    retry: RetryPolicy = RetryPolicy()  # noqa: RUF009  # frozen
+    retry: RetryPolicy = RetryPolicy()  # frozen
 
     def __post_init__(self) -> None:
         _check_range("inline_threshold", self.inline_threshold, 0, 512 * 1024)
@@ -45,6 +47,8 @@ class Options:
         if self.embed is not None and not callable(self.embed):
             raise ConfigError(f"embed must be a function, not {type(self.embed).__name__}")
         if self.encryption is not None:
+            from .encryption import Keyring
+
             if not isinstance(self.encryption, Keyring):
                 raise ConfigError(
                     f"encryption must be a Keyring, not {type(self.encryption).__name__}"
@@ -101,6 +105,8 @@ def check_names(what: str, given: Collection[object], known: Collection[str]) ->
     for name in given:
         if name in known:
             continue
+        import difflib
+
         given_name = name[:60] if isinstance(name, str) else shown(name)
         near = difflib.get_close_matches(given_name, known, n=1)
         hint = f", did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(known))}"
@@ -141,6 +147,8 @@ def options_from(mapping: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in mapping.items()
     }
     if options.get("encryption") is not None:
+        from .encryption import Keyring
+
         options["encryption"] = Keyring.from_config(_switched(options["encryption"]))
     retry = options.get("retry")
     if isinstance(retry, Mapping):

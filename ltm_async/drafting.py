@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 
 from .entry import NEVER, Expiry, check_key, encode, encode_metadata, hash_of, shown, to_expiry
@@ -18,7 +17,7 @@ PAUSE_EVERY_ENTRIES = 100
 _FIELDS = dict.fromkeys(("key", "value", "metadata", "ttl", "expires_at"))
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, repr=False, eq=False)
 class Draft:
     """An entry that has passed every check and waits to be written."""
 
@@ -100,9 +99,11 @@ async def draft_all(entries: Iterable[Mapping[str, object]], *, keep_bytes: int)
 
 
 def _draft_entry(entry: object) -> Draft:
-    if not isinstance(entry, Mapping):
+    if type(entry) is not dict and not isinstance(entry, Mapping):  # an ABC is slow to ask
         raise InvalidEntryError(f"must be a mapping, not {_kind(entry)}")
     if not _FIELDS.keys() >= entry.keys():
+        import difflib
+
         unknown = next(field for field in entry if field not in _FIELDS)
         field = unknown[:60] if isinstance(unknown, str) else shown(unknown)
         near = difflib.get_close_matches(field, _FIELDS, n=1)

@@ -32,7 +32,6 @@ FIRST_US = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds
 LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 """The instants that a datetime holds."""
 _SCALARS = frozenset({str, int, float, bool, type(None)})
-_STR_ONLY = frozenset({str})
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _BLOB_ID = re.compile(r"[0-9a-f]{16}-[0-9a-z]{20,64}")
 
@@ -114,10 +113,10 @@ def last_key(keys: Sequence[str]) -> str:
 def check_json(name: str, value: object) -> None:
     """Refuse what JSON would change or lose: what goes in must come back equal.
 
-    Walks level by level and looks at a whole container's types at once, so that a
-    large flat value costs little more than its encoding.
+    Walks level by level, so that a value nested too deep is refused, not followed.
     """
-    if type(value) in _SCALARS:
+    scalars = _SCALARS  # a local name: this runs for every part of every value
+    if type(value) in scalars:
         return
     level: list[object] = [value]
     items_seen = 0
@@ -126,20 +125,20 @@ def check_json(name: str, value: object) -> None:
         for node in level:
             kind = type(node)
             if kind is dict:
-                if node and not _STR_ONLY.issuperset(map(type, node)):  # type: ignore[call-overload]
-                    raise InvalidEntryError(f"{name} has a dict key that is not str")
+                for key in node:  # type: ignore[attr-defined]
+                    if type(key) is not str:
+                        raise InvalidEntryError(f"{name} has a dict key that is not str")
                 items: Any = node.values()  # type: ignore[attr-defined]
             elif kind is list:
                 items = node
-            elif kind in _SCALARS:
-                continue
             else:
                 _refuse_type(name, node)
             items_seen += len(items)
             if 2 * items_seen > MAX_VALUE_BYTES:  # each needs two bytes; shared nodes multiply
                 raise InvalidEntryError(f"{name} is over the limit of {MAX_VALUE_BYTES} bytes")
-            if not _SCALARS.issuperset(map(type, items)):
-                below += [item for item in items if type(item) not in _SCALARS]
+            for item in items:
+                if type(item) not in scalars:
+                    below.append(item)  # noqa: PERF401  # most have none, and need no list
         if not below:
             return
         level = below
@@ -201,14 +200,15 @@ def _finite(digits: str) -> float:
     return number
 
 
-_raw_decode = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite).raw_decode
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]
 
 
 def decode(text: str) -> Any:
     """The value of canonical JSON *text*; raises CorruptError on anything else."""
     try:
-        value, end = _raw_decode(text)
-    except (ValueError, RecursionError) as exc:
+        value, end = _scan(text, 0)
+    except (ValueError, RecursionError, StopIteration) as exc:
         raise CorruptError(f"stored text is not JSON: {type(exc).__name__}") from None
     if end != len(text):
         raise CorruptError("stored text has characters after its JSON")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from .clock import system_clock
@@ -53,7 +54,7 @@ class Fallback:
     def keep_draft(self, draft: Draft, *, version: int | None) -> None:
         """Keep what was stored as *version*, or was to be stored if that is None."""
         if draft.text is None:
-            self.forget(draft.key)
+            self.forget([draft.key])
             return
         now = system_clock()
         row = Row(
@@ -70,9 +71,11 @@ class Fallback:
         )
         self.keep(row, draft.text)
 
-    def forget(self, key: str) -> None:
+    def forget(self, keys: Iterable[str]) -> None:
         with self._lock:
-            self._drop(key)
+            if self._entries:  # most who write batches have none
+                for key in keys:
+                    self._drop(key)
 
     def result(self, key: str, exc: StoreError) -> RetrieveResult:
         """The last value of *key* as a degraded result, or the failure alone."""

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .entry import MAX_VALUE_BYTES, Expiry, last_key
 from .errors import ConfigError, StoreError
-from .filters import Filter
-from .text import Query, Term, Text
+
+if TYPE_CHECKING:
+    from .filters import Filter
+    from .text import Query, Term, Text
 
 
 class Row(NamedTuple):

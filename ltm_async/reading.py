@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from . import telemetry
 from .entry import (
     FIRST_US,
     LAST_US,
@@ -38,15 +38,12 @@ ROUNDS = 5
 """How often rows are read again because a blob was replaced meanwhile."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Read:
-    """What was found: a value or an error for each key with a live row."""
+class Read(NamedTuple):
+    """What was found: a result or an error for each key with a live row."""
 
     rows: dict[str, Row]
     """The content hash of those with a value is that of the value itself, encrypted or not."""
-    values: dict[str, Any]
-    metadata: dict[str, dict[str, Any]]
-    """Of those that have any."""
+    results: dict[str, RetrieveResult]
     errors: dict[str, StoreError]
 
     texts: dict[str, str]
@@ -54,14 +51,9 @@ class Read:
 
     def result(self, key: str) -> RetrieveResult:
         """What was found under *key*; raises why it could not be read."""
-        row = self.rows.get(key)
-        if row is None:
-            return RetrieveResult(key=key)
         if key in self.errors:
             raise self.errors[key]
-        return RetrieveResult(
-            key=key, value=self.values[key], metadata=self.metadata.get(key) or {}, row=row
-        )
+        return self.results.get(key) or RetrieveResult(key=key)
 
 
 async def read_batch(stores: Stores, keys: Sequence[str]) -> Read:
@@ -120,8 +112,7 @@ async def _download(
                     stores.blobs.get, path, limit=stores.values.blob_bytes(row.byte_size) + 1
                 )
                 fetched[named] = await _checked(stores, row, data)
-            if stores.telemetry is not None:
-                stores.telemetry.transferred("down", row.byte_size)
+            telemetry.transferred("down", row.byte_size)
         except StoreError as exc:
             failed[named] = exc
 
@@ -141,34 +132,33 @@ def _decoded(
     fetched: Mapping[Named, Fetched],
     failed: Mapping[Named, StoreError],
 ) -> Read:
-    values: dict[str, Any] = {}
-    metadata: dict[str, dict[str, Any]] = {}
+    results: dict[str, RetrieveResult] = {}
     texts: dict[str, str] = {}
     errors: dict[str, StoreError] = {}
-    open_inlined = stores.values.open_inlined
+    open_inlined, result_of = stores.values.open_inlined, RetrieveResult.of
     for key, row in rows.items():
-        text, blob_id = row.inlined_value, row.blob_id
+        _, _, row_hash, _, text, blob_id, metadata, _, _, _ = row
         try:
             check_instants(row)
             if text is not None:
                 if blob_id is not None:
                     raise CorruptError("a row has a value and a blob at once")
                 text, content_hash = open_inlined(row, text)
-                values[key] = decode(text)
-                texts[key] = text
+                value = decode(text)
             elif blob_id is None:
                 raise CorruptError("a row has neither a value nor a blob")
             elif (key, blob_id) in failed:
                 raise failed[key, blob_id]
             else:
-                values[key], texts[key], content_hash = fetched[key, blob_id]
-            if row.metadata != "{}":
-                metadata[key] = decode_metadata(row)
-            if content_hash != row.content_hash:
-                rows[key] = row._replace(content_hash=content_hash)
+                value, text, content_hash = fetched[key, blob_id]
+            if content_hash != row_hash:
+                rows[key] = row = row._replace(content_hash=content_hash)
+            decoded = {} if metadata == "{}" else decode_metadata(row)
+            results[key] = result_of(key, value, decoded, row)
+            texts[key] = text
         except StoreError as exc:
             errors[key] = exc
-    return Read(rows, values, metadata, errors, texts)
+    return Read(rows, results, errors, texts)
 
 
 def check_instants(row: Row) -> None:

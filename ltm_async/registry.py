@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from .config import check_names, expand_env, to_bool
 from .entry import shown
@@ -14,8 +13,7 @@ from .errors import ConfigError, MissingDriverError
 from .protocols import BlobStore, Catalog
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """What an adapter's option may be, so that a wrong one is refused before its import."""
 
     choices: tuple[str, ...] = ()
@@ -29,8 +27,7 @@ class Option:
     """What gives it may be given instead; the adapter checks that."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Adapter:
+class Adapter(NamedTuple):
     """Where a class is, what brings its driver, and the options a user may give."""
 
     module: str
@@ -314,6 +311,8 @@ _KINDS = {str: "text", int: "a number", bool: "true or false"}
 
 def _add_query(what: str, query: str, config: dict[str, Any], known: Mapping[str, Option]) -> None:
     """Add the options of a URL's query to *config*."""
+    if not query:
+        return
     from urllib.parse import unquote
 
     for part in filter(None, query.split("&")):

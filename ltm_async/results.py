@@ -10,12 +10,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from .entry import to_datetime
 from .errors import LTMError, OutcomeUnknownError, UnavailableError
+from .frozen import Frozen, frozen
 from .protocols import Row
-from .snippets import Snippet
+
+if TYPE_CHECKING:
+    from .snippets import Snippet
 
 
 class Failure(NamedTuple):
@@ -30,8 +33,8 @@ class Failure(NamedTuple):
         return cls(str(exc), type(exc).__name__)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+@frozen
+class Result(Frozen):
     """What every result has."""
 
     FIELDS: ClassVar[tuple[str, ...]] = ()
@@ -77,7 +80,7 @@ _AS_STORED = ("value", "metadata")
 def _plain(value: Any) -> Any:
     if isinstance(value, (Result, EntryInfo, ChangeInfo)):
         return value.to_dict()
-    if isinstance(value, (Failure, Snippet)):
+    if hasattr(value, "_asdict"):  # a Failure or a Snippet
         return value._asdict()
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
@@ -90,7 +93,7 @@ def _instant(instant_us: int | None) -> datetime | None:
     return None if instant_us is None else to_datetime(instant_us)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StoreResult(Result):
     """What :meth:`LTMBackend.store` and :meth:`LTMBackend.update` did."""
 
@@ -126,7 +129,7 @@ class StoreResult(Result):
         return self.stored
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RetrieveResult(Result):
     """What :meth:`LTMBackend.retrieve` found. ``found`` with a value of None is a stored null."""
 
@@ -193,8 +196,30 @@ class RetrieveResult(Result):
             return None
         return "catalog" if self.age_s is None else "fallback"
 
+    @classmethod
+    def of(cls, key: str, value: Any, metadata: Mapping[str, Any], row: Row) -> RetrieveResult:
+        """What the constructor makes, in a fifth of its time: batches make one for each entry."""
+        made: Any = _Unfrozen()
+        made.exception = None
+        made.key = key
+        made.value = value
+        made.metadata = metadata
+        made.row = row
+        made.age_s = None
+        made.__class__ = cls
+        return made  # type: ignore[no-any-return]
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+
+class _Unfrozen(RetrieveResult):
+    """A result while it is made."""
+
+    __slots__ = ()
+    __init__ = object.__init__
+    __setattr__ = object.__setattr__
+    __delattr__ = object.__delattr__  # with the line above, attributes are set without a detour
+
+
+@frozen
 class DeleteResult(Result):
     """What :meth:`LTMBackend.delete` did."""
 
@@ -205,7 +230,7 @@ class DeleteResult(Result):
     """There was a live entry, and now there is none."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TouchResult(Result):
     """What :meth:`LTMBackend.touch` did."""
 
@@ -218,7 +243,7 @@ class TouchResult(Result):
     expires_at: datetime | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StoreBatchResult(Result):
     """What :meth:`LTMBackend.store_batch` did: every key is in *versions* or in *errors*."""
 
@@ -253,7 +278,7 @@ class StoreBatchResult(Result):
         return len(self.errors)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RetrieveBatchResult(Result):
     """What :meth:`LTMBackend.retrieve_batch` found.
 
@@ -271,7 +296,7 @@ class RetrieveBatchResult(Result):
         return len(self.results)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeleteBatchResult(Result):
     """What :meth:`LTMBackend.delete_batch` did."""
 
@@ -282,8 +307,8 @@ class DeleteBatchResult(Result):
     errors: dict[str, Failure] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class EntryInfo:
+@frozen
+class EntryInfo(Frozen):
     """An entry without its value, as a listing shows it."""
 
     key: str
@@ -314,7 +339,7 @@ class EntryInfo:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListResult(Result):
     """One page of :meth:`LTMBackend.list_entries`."""
 
@@ -329,7 +354,7 @@ class ListResult(Result):
     which the catalog cannot tell that they do not match."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SearchHit(EntryInfo):
     """An entry that was found, without its value."""
 
@@ -342,7 +367,7 @@ class SearchHit(EntryInfo):
         return cls(**known, score=score)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SearchResult(Result):
     """One page of :meth:`LTMBackend.search`."""
 
@@ -359,7 +384,7 @@ class SearchResult(Result):
     """Entries that were found but are damaged."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SnippetsResult(Result):
     """What :meth:`LTMBackend.retrieve_snippets` found."""
 
@@ -372,7 +397,7 @@ class SnippetsResult(Result):
     """Entries whose value could not be read, and why."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SnapshotResult(Result):
     """What :meth:`LTMBackend.create_snapshot` made."""
 
@@ -389,7 +414,7 @@ class SnapshotResult(Result):
     created_at: datetime | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeleteSnapshotResult(Result):
     """What :meth:`LTMBackend.delete_snapshot` did."""
 
@@ -400,8 +425,8 @@ class DeleteSnapshotResult(Result):
     """It was there."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeInfo:
+@frozen
+class ChangeInfo(Frozen):
     """The latest state of a key that has changed."""
 
     kind: str
@@ -425,7 +450,7 @@ class ChangeInfo:
         }
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ChangesResult(Result):
     """One page of :meth:`LTMBackend.get_changed_entries`."""
 
@@ -438,7 +463,7 @@ class ChangesResult(Result):
     """There may be more now. When not, *cursor* is the watermark from which to look again."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CleanupResult(Result):
     """What :meth:`LTMBackend.cleanup_expired` did."""
 
@@ -451,7 +476,7 @@ class CleanupResult(Result):
     """Blobs that could not be deleted now; a later collection tries again."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CollectResult(Result):
     """What :meth:`LTMBackend.collect_garbage` did, or would do."""
 
@@ -464,7 +489,7 @@ class CollectResult(Result):
     errors: Sequence[str] = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class VerifyResult(Result):
     """What :meth:`LTMBackend.verify` found."""
 
@@ -495,7 +520,7 @@ class VerifyResult(Result):
         return self.success and not self.problems
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StatsResult(Result):
     """Counts and bytes of the backend's namespace."""
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import random
-
 from .entry import shown
 from .errors import ConfigError, RateLimitedError, StoreError
+from .frozen import Frozen, frozen
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
+@frozen
+class RetryPolicy(Frozen):
     """How often and how patiently a store is asked again.
 
     The wait before try *n* is drawn evenly from 0 to ``min(cap_s, base_s * 2**n)`` ("full
@@ -39,6 +37,8 @@ class RetryPolicy:
 
     def wait_s(self, tried: int, exc: StoreError) -> float:
         """How long to wait after *tried* tries, the last of which raised *exc*."""
+        import random  # takes longer than all else here, and most calls never wait
+
         base_s = self.base_s
         if isinstance(exc, RateLimitedError):
             if exc.retry_after_s is not None:

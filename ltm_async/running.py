@@ -6,21 +6,24 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from . import telemetry
 from .calling import Caller
 from .config import Options, check_timeout
 from .deadline import Deadline
-from .embedding import Embedder
 from .entry import one_line
 from .errors import ClosedError, StoreError
 from .fallback import Fallback
 from .protocols import BlobStore, Catalog
 from .results import Result
-from .sealing import PlainValues, SealedValues, Values
 from .stores import Stores
 from .transfer import Gate, PerLoop
+from .values import PlainValues, Values
+
+if TYPE_CHECKING:
+    from .embedding import Embedder
+    from .vectors import Embed
 
 R = TypeVar("R", bound=Result)
 
@@ -32,7 +35,17 @@ WARN_EVERY_S = 60.0
 def _values(options: Options) -> Values:
     if options.encryption is None:
         return PlainValues()
+    from .sealing import SealedValues
+
     return SealedValues(options.encryption, options.namespace)
+
+
+def _embedder(embed: Embed | None) -> Embedder | None:
+    if embed is None:
+        return None
+    from .embedding import Embedder
+
+    return Embedder(embed)
 
 
 class Runner:
@@ -69,13 +82,12 @@ class Runner:
                     blobs=self._make_blobs(),
                     namespace=options.namespace,
                     values=_values(options),
-                    to_catalog=Caller("catalog", options.retry, telemetry.find()),
-                    to_blobs=Caller("blob store", options.retry, telemetry.find()),
-                    telemetry=telemetry.find(),
+                    to_catalog=Caller("catalog", options.retry),
+                    to_blobs=Caller("blob store", options.retry),
                     inline_threshold=options.inline_threshold,
                     batch_size=options.batch_size,
                     index_text=options.index_text,
-                    embedder=None if options.embed is None else Embedder(options.embed),
+                    embedder=_embedder(options.embed),
                     max_concurrency=options.max_concurrency,
                     gates=PerLoop(
                         lambda: Gate(
@@ -119,8 +131,7 @@ class Runner:
     def forget(self, keys: Iterable[str]) -> None:
         """Do not recall what is about to change."""
         if self.fallback is not None:
-            for key in keys:
-                self.fallback.forget(key)
+            self.fallback.forget(keys)
 
     def timeout_s(self, timeout: float | None) -> float | None:
         check_timeout(timeout)

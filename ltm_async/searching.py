@@ -195,9 +195,9 @@ async def retrieve_snippets(stores: Stores, query: Query, keys: Sequence[str]) -
         for key in some:
             if key in read.errors:
                 errors[key] = Failure.of(read.errors[key])
-            elif key not in read.values:
+            elif key not in read.results:
                 missing.append(key)
-            elif (snippet := snippet_of(key, read.values[key], query)) is not None:
+            elif (snippet := snippet_of(key, read.results[key].value, query)) is not None:
                 snippets[key] = snippet
             await asyncio.sleep(0)  # a long text takes some milliseconds
     return SnippetsResult(snippets=snippets, missing=missing, errors=errors)

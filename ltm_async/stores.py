@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from .calling import Caller
-from .embedding import Embedder
+from .frozen import Frozen, frozen
 from .protocols import BlobStore, Catalog
-from .sealing import Values
-from .telemetry import Telemetry
 from .transfer import Gate, PerLoop
+from .values import Values
+
+if TYPE_CHECKING:
+    from .embedding import Embedder
 
 LEASE_US = 10 * 60 * 1_000_000
 """How long a reservation holds: beyond any call's deadline, so that only a stalled writer,
@@ -41,8 +44,8 @@ class Damaged:
         return key in self._keys
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Stores:
+@frozen
+class Stores(Frozen):
     """Made once by a backend; all but *damaged* stays as it is."""
 
     catalog: Catalog
@@ -57,5 +60,4 @@ class Stores:
     embedder: Embedder | None
     max_concurrency: int
     gates: PerLoop[Gate]
-    telemetry: Telemetry | None
     damaged: Damaged = dataclasses.field(default_factory=Damaged)

@@ -7,15 +7,17 @@ import inspect
 import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from .backend import LTMBackend
-from .encryption import Keyring
 from .portal import run_blocking
 from .protocols import BlobStore, Catalog
 from .results import ChangeInfo, Result
 from .retry import RetryPolicy
-from .vectors import Embed
+
+if TYPE_CHECKING:
+    from .encryption import Keyring
+    from .vectors import Embed
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""OpenTelemetry spans and counters, where its API package is installed.
+"""OpenTelemetry spans and counters, where the program has imported its API package.
 
 Spans are named ``ltm.<method>`` and carry the outcome, never a key or a value. Counters:
 ``ltm.catalog.calls``, ``ltm.blob.calls``, ``ltm.blob.bytes`` (with ``direction`` up or down),
@@ -8,6 +8,7 @@ Spans are named ``ltm.<method>`` and carry the outcome, never a key or a value. 
 from __future__ import annotations
 
 import functools
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -75,9 +76,45 @@ def failed(exc: StoreError) -> None:
         )
 
 
-@functools.cache
+def called(store: str) -> None:
+    """A request to *store*, ``"catalog"`` or ``"blob store"``."""
+    found = find()
+    if found is not None:
+        found.called(store)
+
+
+def retried(store: str) -> None:
+    """The last request to *store* is made again."""
+    found = find()
+    if found is not None:
+        found.retried(store)
+
+
+def looked_up(*, found: int, missing: int) -> None:
+    """So many keys had an entry, and so many had none."""
+    instruments = find()
+    if instruments is not None:
+        instruments.looked_up(found=found, missing=missing)
+
+
+def transferred(direction: str, byte_size: int) -> None:
+    """A blob went ``"up"`` or ``"down"``."""
+    found = find()
+    if found is not None:
+        found.transferred(direction, byte_size)
+
+
 def find() -> Telemetry | None:
-    """The instruments, or None where OpenTelemetry's API is not installed."""
+    """The instruments, or None as long as nobody has imported OpenTelemetry's API.
+
+    Who has not imported it has not configured it, and it takes longer to import than a catalog
+    to open.
+    """
+    return _instruments() if sys.modules.get("opentelemetry.trace") is not None else None
+
+
+@functools.cache
+def _instruments() -> Telemetry | None:
     try:
         from opentelemetry import metrics, trace
     except ImportError:

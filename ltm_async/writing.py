@@ -9,21 +9,22 @@ before the commit, all of a batch is after it; a commit whose reply was lost is 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from . import telemetry
 from .drafting import PAUSE_EVERY_BYTES, Draft
-from .embedding import Embedder
 from .entry import Expiry, blob_path, new_blob_id, to_datetime
 from .errors import FencedError, OutcomeUnknownError, StoreError, UnavailableError
 from .protocols import Outcome, Removed, Reservation, Row, Write, Written
 from .results import StoreResult
 from .stores import LEASE_US, Stores
-from .text import prose_of, text_of
 from .transfer import fan_out
+
+if TYPE_CHECKING:
+    from .embedding import Embedder
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,7 @@ ABANDON_TIMEOUT_S = 0.5
 """A failed call may take this much beyond its deadline to give back its reservations."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """What became of one batch."""
 
     written: Written
@@ -138,14 +138,15 @@ async def _upload(stores: Stores, drafts: Sequence[Draft], blob_ids: Mapping[str
                 draft.key, blob_ids[draft.key], draft.encoded().encode()
             )
             await stores.to_blobs.unanswered(stores.blobs.put, path, data)
-        if stores.telemetry is not None:
-            stores.telemetry.transferred("up", draft.byte_size)
+        telemetry.transferred("up", draft.byte_size)
 
     await fan_out(drafts, upload, count=stores.max_concurrency)
 
 
 async def _texts(drafts: Sequence[Draft]) -> dict[str, str]:
     """The words to find each draft by; made on the loop, in turns of some milliseconds."""
+    from .text import text_of
+
     texts: dict[str, str] = {}
     for number, draft in enumerate(drafts, 1):
         texts[draft.key] = text_of(draft.key, draft.value)
@@ -156,6 +157,8 @@ async def _texts(drafts: Sequence[Draft]) -> dict[str, str]:
 
 async def _vectors(embedder: Embedder, drafts: Sequence[Draft]) -> dict[str, bytes]:
     """A vector for each draft, of one call; none are made of what was stored before."""
+    from .text import prose_of
+
     texts: list[str] = []
     for number, draft in enumerate(drafts, 1):
         texts.append(prose_of(draft.key, draft.value))

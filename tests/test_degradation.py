@@ -202,7 +202,7 @@ def test_the_memory_is_bounded_by_entries_and_by_bytes() -> None:
     large.keep_draft(draft_one("k3", "x" * (MAX_BYTES + 1), None, None, None, None), version=1)
     assert large.recall("k3") is None  # too large, and what was there is not it any more
     for n in range(4):
-        large.forget(f"k{n}")
+        large.forget([f"k{n}"])
     assert large._bytes == 0
 
 

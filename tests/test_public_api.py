@@ -97,6 +97,30 @@ print("sqlite3" in sys.modules, "ltm_async.blobs.local" in sys.modules)
     assert run(script) == "False False"
 
 
+def test_a_first_call_on_sqlite_imports_nothing_that_only_other_calls_need() -> None:
+    """A quarter of a cold start's imports, before they were left to who needs them."""
+    script = """
+import asyncio, sys, tempfile
+before = set(sys.modules)
+from ltm_async import LTMBackend
+async def main(folder):
+    async with LTMBackend(f"sqlite:///{folder}/ltm.db", f"{folder}/blobs") as ltm:
+        await ltm.store("k", 1)
+        assert (await ltm.retrieve("k")).value == 1
+        assert (await ltm.store_batch([{"key": "a", "value": "x" * 2000}])).stored == 1
+        assert (await ltm.retrieve_batch(["a", "k"])).found == 2
+with tempfile.TemporaryDirectory() as folder:
+    asyncio.run(main(folder))
+print(*sorted(set(sys.modules) - before))
+"""
+    loaded = set(run(script).split())
+    others = "embedding encryption feed filters listing sealing searching snippets text updating"
+    others += " verifying vectors"
+    assert loaded.isdisjoint(f"ltm_async.{name}" for name in others.split())
+    assert loaded.isdisjoint({"difflib", "opentelemetry"})
+    assert len([name for name in loaded if name.startswith("ltm_async")]) <= 50
+
+
 def test_the_names_for_type_checkers_are_the_public_names() -> None:
     tree = ast.parse(pathlib.Path(ltm_async.__file__).read_text())
     (block,) = (

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 def caller(**options: Any) -> Caller:
-    return Caller("catalog", RetryPolicy(**options), None)
+    return Caller("catalog", RetryPolicy(**options))
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
@@ -174,7 +174,7 @@ def test_waits_are_drawn_evenly_below_a_limit_that_doubles(
     shares: list[list[float]] = [[] for _ in limits]
     for _ in range(400):
         store = Store(*[error] * 11)
-        run(Caller("catalog", policy, None).refused(store.call))
+        run(Caller("catalog", policy).refused(store.call))
         for share, wait, limit in zip(shares, store.waits, limits, strict=True):
             share.append(wait / limit)
     for share in shares:

@@ -166,6 +166,25 @@ async def test_a_catalog_in_memory_stays_in_its_process(path: str) -> None:
     await catalog.aclose()
 
 
+# Round trips
+
+
+async def test_a_batch_has_one_statement_for_each_step_and_entry(path: str) -> None:
+    statements_seen: list[str] = []
+    async with LTMBackend(f"sqlite:///{path}", "memory:") as ltm:
+        await ltm.store("k", 0)
+        catalog: Any = ltm._runner.stores().catalog
+        await catalog._write(lambda conn, _: conn.set_trace_callback(statements_seen.append))
+        statements_seen.clear()  # its own commit
+        await ltm.store("k", 1)
+        one = [statement.split()[0] for statement in statements_seen]
+        statements_seen.clear()
+        await ltm.store_batch({"key": f"k{n}", "value": n} for n in range(100))
+        many = [statement.split()[0] for statement in statements_seen]
+    assert one == ["BEGIN", "SELECT", "UPDATE", "INSERT", "COMMIT"]
+    assert many == ["BEGIN", "SELECT", "UPDATE", *["INSERT"] * 100, "COMMIT"]
+
+
 # Plans
 
 
@@ -330,7 +349,7 @@ async def test_a_snapshot_is_of_the_moment_it_was_counted_at(
         with locked(path) as db:
             taken.set()
             assert counted.wait(10)
-            (version,) = db.execute(statements.NEXT_VERSION).fetchone()
+            version, *_ = db.execute(statements.NEXT_VERSION).fetchone()
             db.execute("UPDATE ltm_entries SET version = ?", (version,))
             db.execute("COMMIT")
 

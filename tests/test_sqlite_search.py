@@ -42,7 +42,7 @@ def fill(path: str, namespace: str, entries: int) -> None:
         conn.execute("BEGIN IMMEDIATE")
         conn.execute(FILL, (entries, namespace))
         words = [f"k{n} tea {'needle' if n % every == 0 else 'hay'}" for n in range(entries)]
-        texts.index(conn, namespace, [(f"k{n}", text) for n, text in enumerate(words)])
+        texts.add(conn, namespace, [(f"k{n}", text) for n, text in enumerate(words)])
         conn.execute("COMMIT")
 
 

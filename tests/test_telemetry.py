@@ -52,9 +52,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
     metering = MeterProvider(metric_readers=[seen.reader])
     monkeypatch.setattr(trace, "get_tracer", tracing.get_tracer)
     monkeypatch.setattr(metrics, "get_meter", metering.get_meter)
-    telemetry.find.cache_clear()
+    telemetry._instruments.cache_clear()
     yield seen
-    telemetry.find.cache_clear()
+    telemetry._instruments.cache_clear()
     metering.shutdown()
     tracing.shutdown()
 
@@ -124,5 +124,20 @@ from ltm_async.telemetry import find
 ltm = LTMBackend("memory:", "memory:")
 assert asyncio.run(ltm.store("k", 1)).stored
 assert find() is None
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_program_has_not_imported_is_not_imported_for_it() -> None:
+    """Until it does, be it after the first call: it is found then."""
+    code = """
+import asyncio, sys
+from ltm_async import LTMBackend
+from ltm_async.telemetry import find
+ltm = LTMBackend("memory:", "memory:")
+assert asyncio.run(ltm.store("k", 1)).stored
+assert find() is None and not [name for name in sys.modules if name.startswith("opentelemetry")]
+import opentelemetry.trace
+assert find() is not None
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -30,6 +30,7 @@ from ltm_async import (
     UnavailableError,
     nearest,
 )
+from ltm_async.catalogs.sqlite import statements as sqlite_statements
 from ltm_async.testing.nearest import cosine
 from ltm_async.text import MAX_PROSE, prose_of
 from ltm_async.vectors import MAX_DIMENSIONS
@@ -588,4 +589,4 @@ async def test_who_has_no_vectors_writes_none_and_asks_for_none(tmp_path: pathli
         await catalog._write(lambda conn, _: conn.set_trace_callback(statements.append))
         await ltm.store_batch({"key": f"k{n}", "value": n} for n in range(500))
     seen = [statement for statement in statements if "ltm_vectors" in statement]
-    assert seen == ["SELECT EXISTS (SELECT 1 FROM ltm_vectors)"]
+    assert seen == [sqlite_statements.NEXT_VERSION]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 from ..clock import system_clock
 from ..entry import encode_metadata, to_datetime
 from ..errors import InvalidEntryError
+from ..frozen import frozen
 from ..results import Failure, Result, RetrieveResult
 
 ACTION = "_cache_action"
@@ -104,7 +105,7 @@ def failure_in(metadata: Mapping[str, Any]) -> Failure | None:
     return Failure(str(held.get("error", "")), str(held.get("error_type", "")))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CacheEntry(Result):
     """What :meth:`Cache.get` found. ``found`` with a value of None is a cached null."""
 
@@ -154,7 +155,7 @@ class CacheEntry(Result):
         )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class InvalidateResult(Result):
     """What :meth:`Cache.invalidate` did."""
 

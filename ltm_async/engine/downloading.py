@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import telemetry
 from ..calling import Caller
 from ..entry import MAX_VALUE_BYTES, shown
 from ..errors import InvalidEntryError
@@ -33,7 +32,7 @@ async def download(
     source: Stored, folder: Path, policy: RetryPolicy
 ) -> AsyncGenerator[tuple[str, Path], None]:
     """The name of each file in turn and a copy of it in *folder*, which is gone after its turn."""
-    call = Caller("blob store", policy, telemetry.find())
+    call = Caller("blob store", policy)
     store = source.make()
     try:
         names = [source.name] if source.name else await call.unanswered(_list, store)

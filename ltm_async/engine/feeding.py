@@ -174,7 +174,7 @@ async def _read(
             found.append(row)
     found.sort(key=lambda row: row.key)
     for part in _parts(found, INSERT_BYTES, PAGE):
-        yield [_line(row, read.texts[row.key], read.values[row.key]) for row in part]
+        yield [_line(row, read.texts[row.key], read.results[row.key].value) for row in part]
 
 
 def _line(row: Row, text: str | None, value: object) -> Line:

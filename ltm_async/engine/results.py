@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from ..frozen import frozen
 from ..results import Failure, Result
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class QueryResult(Result):
     """The rows of one query, and what they were made from."""
 
@@ -36,7 +37,7 @@ class QueryResult(Result):
             yield dict(zip(self.columns, row, strict=True))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ExportParquetResult(Result):
     """What :meth:`DuckDBQueryEngine.export_parquet` wrote."""
 
@@ -52,7 +53,7 @@ class ExportParquetResult(Result):
     """Entries that are damaged, and left out."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ImportParquetResult(Result):
     """What :meth:`DuckDBQueryEngine.import_parquet` stored."""
 

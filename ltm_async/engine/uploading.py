@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from .. import telemetry
 from ..calling import Caller
 from ..entry import MAX_VALUE_BYTES
 from ..errors import InvalidEntryError
@@ -32,7 +31,7 @@ async def upload(
     """
     folder = f"export-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
     names = [_name(folder, root, file, number) for number, file in enumerate(files)]
-    call = Caller("blob store", policy, telemetry.find())
+    call = Caller("blob store", policy)
     store = make()
     paths: list[str] = []
     sizes: dict[str, int] = {}

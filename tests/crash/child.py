@@ -25,6 +25,7 @@ import ltm_async.blobs.s3.driver
 import ltm_async.catalogs.firestore.documents
 import ltm_async.catalogs.postgres.pool
 import ltm_async.catalogs.sqlite.catalog
+import ltm_async.catalogs.sqlite.committing
 import ltm_async.catalogs.sqlite.database
 import ltm_async.catalogs.sqlite.lane
 import ltm_async.catalogs.supabase.client
@@ -213,6 +214,7 @@ _TRACED = frozenset(
     {
         ltm_async.blobs.local.__file__,
         ltm_async.catalogs.sqlite.catalog.__file__,
+        ltm_async.catalogs.sqlite.committing.__file__,
         ltm_async.catalogs.sqlite.database.__file__,
         ltm_async.catalogs.sqlite.lane.__file__,
     }

@@ -6,18 +6,16 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ...clock import system_clock
 from ...cursors import VersionPass
-from ...entry import NEVER, Expiry, prefix_end
+from ...entry import Expiry, prefix_end
 from ...errors import (
     ClosedError,
     ConfigError,
     ConflictError,
-    FencedError,
 )
-from ...filters import Filter
 from ...protocols import (
     Catalog,
     CatalogStats,
@@ -36,14 +34,21 @@ from ...protocols import (
     Write,
     Written,
 )
-from ...text import Query
 from ...worker import PerProcess
-from . import feed, filtering, texts, vectors
+from . import committing, feed, filtering, texts, vectors
 from . import statements as sql
 from .database import connect, connect_reader
 from .lane import Lane, is_undecodable, one_by_one, together
 
+if TYPE_CHECKING:
+    from ...filters import Filter
+    from ...text import Query
+
 T = TypeVar("T")
+
+
+_as_row: Callable[[tuple[object, ...]], Row] = partial(tuple.__new__, Row)
+"""``Row._make``, without a Python function for each row of a batch."""
 
 
 def _is_live(expires_at: int | None, now: int) -> bool:
@@ -98,92 +103,16 @@ class SQLiteCatalog(Catalog):
     async def track_entries_batch(
         self, namespace: str, writes: Sequence[Write], *, write_id: str
     ) -> Written:
-        def commit(conn: sqlite3.Connection, now: int) -> Written:
-            keys = json.dumps([write.key for write in writes])
-            present = {row[0]: row for row in conn.execute(sql.PRESENT, (keys, namespace))}
-            (version,) = conn.execute(sql.NEXT_VERSION).fetchone()
-            fresh = [write.blob_id for write in writes if write.blob_id is not None]
-            if fresh:
-                live = conn.execute(sql.GO_LIVE, (namespace, json.dumps(fresh))).rowcount
-                if live != len(fresh):
-                    raise FencedError(
-                        f"sqlite: {len(fresh) - live} of {len(fresh)} reservations have ended",
-                        store=self.name,
-                    )
-            kept, upserts, renewals = list(fresh), [], []
-            unchanged: list[str] = []
-            ends: dict[str, int] = {}
-            for write in writes:
-                (
-                    key,
-                    content_hash,
-                    byte_size,
-                    inlined,
-                    blob_id,
-                    metadata,
-                    expiry,
-                    expected,
-                    *_,
-                ) = write
-                created_at = now
-                held_hash = held_blob_id = None
-                if key in present:
-                    _, held_version, held_hash, held_blob_id, ends_at, made_at = present[key]
-                    if ends_at is None or ends_at > now:
-                        if 0 <= made_at <= now:  # a forged one heals
-                            created_at = made_at
-                        if held_hash == content_hash:
-                            unchanged.append(key)
-                        if expected is not None and expected != held_version:
-                            raise ConflictError.between(key, expected, held_version)
-                    elif expected:
-                        raise ConflictError.between(key, expected, None)
-                elif expected:
-                    raise ConflictError.between(key, expected, None)
-                expires_at = None
-                if expiry is not NEVER and (expires_at := expiry.resolve(now)) is not None:
-                    ends[key] = expires_at
-                if inlined is None and blob_id is None:
-                    if held_blob_id is None or held_hash != content_hash:
-                        raise FencedError("sqlite: the value to renew changed", store=self.name)
-                    kept.append(held_blob_id)
-                    renewals.append(
-                        (version, write_id, metadata, expires_at, created_at, now, namespace, key)
-                    )
-                else:
-                    upserts.append(
-                        (
-                            namespace,
-                            key,
-                            version,
-                            write_id,
-                            content_hash,
-                            byte_size,
-                            inlined,
-                            blob_id,
-                            metadata,
-                            expires_at,
-                            created_at,
-                            now,
-                        )
-                    )
-            conn.executemany(sql.UPSERT, upserts)
-            conn.executemany(sql.RENEW, renewals)
-            # No other writer is in a transaction now, so what was live is what the rows named.
-            if any(row[3] is not None for row in present.values()):
-                conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, json.dumps(kept)))
-            texts.index(conn, namespace, [(write.key, write.words) for write in writes])
-            vectors.keep(conn, namespace, [(write.key, write.vector) for write in writes])
-            return Written(version, unchanged, ends)
-
-        return await self._write(commit)
+        return await self._write(
+            lambda conn, now: committing.commit(conn, now, namespace, writes, write_id)
+        )
 
     async def get_entries_batch(self, namespace: str, keys: Sequence[str]) -> list[Row]:
         wanted = json.dumps(keys)
 
         def get(conn: sqlite3.Connection, now: int) -> list[Row]:
             bound = {"namespace": namespace, "keys": wanted, "now": now}
-            return list(map(Row._make, conn.execute(sql.GET, bound).fetchall()))
+            return list(map(_as_row, conn.execute(sql.GET, bound).fetchall()))
 
         return await self._read(get)
 
@@ -197,7 +126,7 @@ class SQLiteCatalog(Catalog):
         write_id: str,
     ) -> Row | None:
         def touch(conn: sqlite3.Connection, now: int) -> Row | None:
-            (version,) = conn.execute(sql.NEXT_VERSION).fetchone()
+            version, _, _ = conn.execute(sql.NEXT_VERSION).fetchone()
             bound = {
                 "namespace": namespace,
                 "key": key,
@@ -420,10 +349,12 @@ class SQLiteCatalog(Catalog):
         if not live:
             return []
         keys = json.dumps(list(live))
-        (version,) = conn.execute(sql.NEXT_VERSION).fetchone()
+        version, has_texts, has_vectors = conn.execute(sql.NEXT_VERSION).fetchone()
         conn.execute(sql.DELETE, (namespace, keys))
-        texts.drop(conn, namespace, list(live))
-        vectors.drop(conn, namespace, list(live))
+        if has_texts:
+            texts.drop(conn, namespace, keys)
+        if has_vectors:
+            vectors.drop(conn, namespace, keys)
         # What the ledger says was theirs, not what a row said: that may be another's.
         dead = dict(conn.execute(sql.RETIRE_OTHERS, (now, namespace, keys, "[]")).fetchall())
         conn.executemany(
@@ -459,7 +390,7 @@ class SQLiteCatalog(Catalog):
     def _open_lanes(self) -> tuple[Lane, Lane]:
         if self._closed:
             raise ClosedError("the sqlite catalog is closed")
-        if self._lanes.inherited and self._path == ":memory:":
+        if self._path == ":memory:" and self._lanes.inherited:
             raise ClosedError("a catalog in memory stays in the process that filled it")
         return self._lanes.get()
 

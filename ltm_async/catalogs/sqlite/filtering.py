@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ...entry import last_key
-from ...filters import Filter, may_match
 from ...protocols import Page, Row
 from . import statements as sql
+
+if TYPE_CHECKING:
+    from ...filters import Filter
 
 MOST_AT_ONCE = 1000
 """Rows that one read looks at, for others wait until it is done."""
@@ -24,6 +27,8 @@ def page(
     most: int,
 ) -> Page:
     """*within* is what ``LOOK`` binds, but for its limit."""
+    from ...filters import may_match
+
     most = min(most, MOST_AT_ONCE)
     rows: list[Row] = []
     keys: list[str] = []

@@ -4,7 +4,10 @@ ROW = """key, version, content_hash, byte_size, inlined_value, blob_id, metadata
     expires_at, created_at, updated_at"""
 LIVE = "(expires_at IS NULL OR expires_at > :now)"
 
-NEXT_VERSION = "UPDATE ltm_version SET last = last + 1 RETURNING last"
+NEXT_VERSION = """
+UPDATE ltm_version SET last = last + 1
+RETURNING last, EXISTS (SELECT 1 FROM ltm_texts), EXISTS (SELECT 1 FROM ltm_vectors)"""
+"""And whether there are any texts and vectors, whose tables most files need not be asked for."""
 PRESENT = """
 SELECT e.key, e.version, e.content_hash, e.blob_id, e.expires_at, e.created_at
 FROM json_each(?) AS wanted
@@ -147,7 +150,6 @@ MATCHES = f"{_MATCHES} LIMIT :limit + 1"
 # How rare a word is, FTS5 counts in all namespaces: good enough to choose those that are ranked.
 BEST = f"{_MATCHES} ORDER BY w.rank LIMIT :limit"
 
-HAS_VECTORS = "SELECT EXISTS (SELECT 1 FROM ltm_vectors)"
 KEEP_VECTOR = """
 INSERT INTO ltm_vectors (namespace, key, vector) VALUES (?, ?, ?)
 ON CONFLICT (namespace, key) DO UPDATE SET vector = excluded.vector

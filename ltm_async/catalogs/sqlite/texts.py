@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import ConfigError
-from ...filters import Filter, may_match
 from ...protocols import MAX_COUNTED, MAX_MATCHES, Found, Matches, Row
-from ...text import Query, Term, text_in
 from . import statements as sql
 from .database import TEXTS_OF_A_SPACE
+
+if TYPE_CHECKING:
+    from ...filters import Filter
+    from ...text import Query, Term
 
 
 class _Space(NamedTuple):
@@ -30,33 +31,25 @@ class _Space(NamedTuple):
         return cls(first, first + TEXTS_OF_A_SPACE - 1, texts)
 
 
-def index(
-    conn: sqlite3.Connection, namespace: str, texts: Iterable[tuple[str, str | None]]
-) -> None:
-    """Replace the words of these keys; None leaves a key without."""
-    texts = list(texts)
-    drop(conn, namespace, [key for key, _ in texts])
-    having = [(key, words) for key, words in texts if words]
-    if not having:
-        return
+def add(conn: sqlite3.Connection, namespace: str, texts: Sequence[tuple[str, str]]) -> None:
+    """Keep the words of these keys, which have none."""
     if not _has_texts(conn):
         _make_index(conn)
     conn.execute(sql.NAME_SPACE, (namespace,))
     space = _Space.of(conn, namespace)
     (last,) = conn.execute(sql.LAST_TEXT, (space.first, space.last)).fetchone()
-    numbered = [(place, *text) for place, text in enumerate(having, (last or space.first) + 1)]
+    numbered = [(place, *text) for place, text in enumerate(texts, (last or space.first) + 1)]
     conn.executemany(sql.NAME_TEXT, [(place, namespace, key) for place, key, _ in numbered])
     conn.executemany(sql.ADD_WORDS, [(place, words) for place, _, words in numbered])
-    conn.execute(sql.COUNT_TEXTS, (len(having), namespace))
+    conn.execute(sql.COUNT_TEXTS, (len(texts), namespace))
 
 
-def drop(conn: sqlite3.Connection, namespace: str, keys: Sequence[str]) -> None:
-    """Forget the words of *keys*."""
-    if _has_texts(conn):
-        bound = (namespace, json.dumps(keys))
-        conn.execute(sql.DROP_WORDS, bound)
-        if dropped := conn.execute(sql.DROP_TEXTS, bound).rowcount:
-            conn.execute(sql.COUNT_TEXTS, (-dropped, namespace))
+def drop(conn: sqlite3.Connection, namespace: str, keys: str) -> None:
+    """Forget the words of *keys*, a JSON array, where there are any texts."""
+    bound = (namespace, keys)
+    conn.execute(sql.DROP_WORDS, bound)
+    if dropped := conn.execute(sql.DROP_TEXTS, bound).rowcount:
+        conn.execute(sql.COUNT_TEXTS, (-dropped, namespace))
 
 
 def _has_texts(conn: sqlite3.Connection) -> bool:
@@ -81,6 +74,9 @@ def search(
     wanted: Filter | None,
     limit: int,
 ) -> Matches:
+    from ...filters import may_match
+    from ...text import text_in
+
     if not _has_texts(conn):
         return Matches([], 0, 0, dict.fromkeys(query.terms, 0))
     joint = " AND " if query.every else " OR "

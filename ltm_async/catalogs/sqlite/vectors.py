@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from ...filters import Filter, may_match
 from ...nearest import PAGE, Nearest
 from ...protocols import Near, Row
 from . import statements as sql
 
-
-def keep(
-    conn: sqlite3.Connection, namespace: str, vectors: Iterable[tuple[str, bytes | None]]
-) -> None:
-    """Replace the vectors of these keys; None leaves a key without."""
-    vectors = list(vectors)
-    drop(conn, namespace, [key for key, vector in vectors if not vector])
-    kept = [(namespace, key, vector) for key, vector in vectors if vector]
-    if kept:
-        conn.executemany(sql.KEEP_VECTOR, kept)
+if TYPE_CHECKING:
+    from ...filters import Filter
 
 
-def drop(conn: sqlite3.Connection, namespace: str, keys: Sequence[str]) -> None:
-    """Forget the vectors of *keys*."""
-    if keys and conn.execute(sql.HAS_VECTORS).fetchone()[0]:
-        conn.execute(sql.DROP_VECTORS, (namespace, json.dumps(keys)))
+def keep(conn: sqlite3.Connection, namespace: str, vectors: Iterable[tuple[str, bytes]]) -> None:
+    """Replace the vectors of these keys."""
+    conn.executemany(sql.KEEP_VECTOR, [(namespace, key, vector) for key, vector in vectors])
+
+
+def drop(conn: sqlite3.Connection, namespace: str, keys: str) -> None:
+    """Forget the vectors of *keys*, a JSON array."""
+    conn.execute(sql.DROP_VECTORS, (namespace, keys))
 
 
 def nearest(
@@ -37,6 +33,8 @@ def nearest(
     wanted: Filter | None,
     limit: int,
 ) -> list[Near]:
+    from ...filters import may_match
+
     found = Nearest(vector, limit)
     bound = {
         "namespace": namespace,
