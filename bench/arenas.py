@@ -38,6 +38,8 @@ class Arena:
     """Makes another backend on the same place."""
     settle: Callable[[], Awaitable[object]] | None = None
     """Tells the planner of what is stored."""
+    kept: int = 5_000
+    """Entries that are there before what is measured."""
 
     @property
     def sides(self) -> dict[str, Side]:
@@ -147,5 +149,6 @@ async def firestore(transport: str, *, batch_size: int = 500) -> AsyncIterator[A
             ours=Ours(ltm),
             rivals={name: bare},
             concurrent=name,
+            kept=1_000,
         )
     await bare.aclose()

@@ -134,6 +134,7 @@ def report(result: Result) -> str:
     found = Found(result.figures)
     parts = [
         f"Measured by `make bench`: {result.told()}",
+        result.told_missing(),
         HOW_IT_IS_READ,
         *_targets(found),
         *_ratios(found),

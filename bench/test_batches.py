@@ -38,17 +38,18 @@ def test_store_batch(
 ) -> None:
     title = titled("store_batch", count, batch_size) + (" new" if fresh else " existing")
     rounds, size, count = bench.pick(ROUNDS[count], 2), count, bench.pick(count, 7)
-    everything = keys(0, max(count, bench.pick(5_000, 20)))
-
-    def prepare(turn: int) -> Entries:
-        if fresh:
-            return entries(keys(turn * count, count), turn)
-        return entries(random.Random(turn).sample(everything, count), turn)
 
     async def main() -> None:
         async with open_arena(batch_size=batch_size) as arena:
             if is_firestore(arena) and size > FIRESTORE_COMMIT:
                 return  # twenty commits of the row before
+            everything = keys(0, max(count, bench.pick(arena.kept, 20)))
+
+            def prepare(turn: int) -> Entries:
+                if fresh:
+                    return entries(keys(turn * count, count), turn)
+                return entries(random.Random(turn).sample(everything, count), turn)
+
             if not fresh:
                 await arena.fill(entries(everything, -1))
             sides = arena.sides | (arena.without_feed if size <= 500 else {})
@@ -69,12 +70,12 @@ def test_store_batch(
 def test_retrieve_batch(bench: Bench, open_arena: OpenArena, count: int, batch_size: int) -> None:
     title = titled("retrieve_batch", count, batch_size)
     rounds, size, count = bench.pick(ROUNDS[count], 2), count, bench.pick(count, 7)
-    everything = keys(0, max(count, bench.pick(5_000, 20)))
 
     async def main() -> None:
         async with open_arena(batch_size=batch_size) as arena:
             if is_firestore(arena) and size > FIRESTORE_COMMIT:
                 return  # twenty commits of the row before
+            everything = keys(0, max(count, bench.pick(arena.kept, 20)))
             await arena.fill(entries(everything, 0))
             found = [await side.retrieve_batch(everything) for side in arena.sides.values()]
             assert all(one == found[0] for one in found)
@@ -123,11 +124,11 @@ def test_an_entry_takes_the_same_in_every_batch(
 
 @verbs
 def test_one_entry(bench: Bench, open_arena: OpenArena, verb: str) -> None:
-    everything = keys(0, bench.pick(5_000, 20))
-    shuffled = random.Random(1).sample(everything, len(everything))
 
     async def main() -> None:
         async with open_arena() as arena:
+            everything = keys(0, bench.pick(arena.kept, 20))
+            shuffled = random.Random(1).sample(everything, len(everything))
             await arena.fill(entries(everything, -1))
             run = await race(
                 {name: one_call(side, verb) for name, side in arena.sides.items()},
@@ -142,14 +143,15 @@ def test_one_entry(bench: Bench, open_arena: OpenArena, verb: str) -> None:
 @verbs
 def test_many_callers(bench: Bench, open_arena: OpenArena, verb: str) -> None:
     calls = bench.pick(256, 8)
-    everything = keys(0, bench.pick(5_000, 20))
-
-    def prepare(turn: int) -> list[OneEntry]:
-        chosen = random.Random(turn).choices(everything, k=calls)
-        return [(key, document(key, turn)) for key in chosen]
 
     async def main() -> None:
         async with open_arena() as arena:
+            everything = keys(0, bench.pick(arena.kept, 20))
+
+            def prepare(turn: int) -> list[OneEntry]:
+                chosen = random.Random(turn).choices(everything, k=calls)
+                return [(key, document(key, turn)) for key in chosen]
+
             await arena.fill(entries(everything, -1))
             sides = {
                 "ours": one_call(arena.ours, verb),

@@ -65,7 +65,7 @@ async def measure(
     for rows, table in tables.items():
         sides[_ours(rows)] = lambda turn, table=table: ours(table, turn)  # type: ignore[misc]
         sides[_bare(rows)] = lambda turn, table=table: bare(table, turn)  # type: ignore[misc]
-    run = await race(sides, lambda turn: turn, rounds=bench.pick(ROUNDS, 2), at_most_s=5.0)
+    run = await race(sides, lambda turn: turn, rounds=bench.pick(ROUNDS, 2), at_most_s=4.0)
     few = next(iter(tables))
     for rows in tables:
         times = {"ours": run.wall_ms[_ours(rows)], BARE[store]: run.wall_ms[_bare(rows)]}

@@ -5,6 +5,7 @@ It enforces no composite index, and takes requests of up to 4 MiB, not 10.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -12,8 +13,10 @@ import pathlib
 import shutil
 import urllib.request
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
+from .loop_thread import LoopThread
 from .need import missing
 from .process import Server, free_port, new_folder
 
@@ -88,6 +91,17 @@ class Firestore(Server):
         """Delete every document."""
         url = f"http://{self.host}/emulator/v1/projects/{project}/databases/(default)/documents"
         urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=30).close()
+
+
+@contextlib.contextmanager
+def grpc_engine_kept() -> Iterator[None]:
+    """Without a loop that keeps it, gRPC's engine ends with each channel and leaves its sockets."""
+    import grpc.aio
+
+    keeper = LoopThread("ltm-test-grpc")
+    keeper.call(grpc.aio.init_grpc_aio)
+    yield
+    keeper.close()
 
 
 def documents_at(host: str, project: str, collection: str) -> list[dict[str, Any]]:

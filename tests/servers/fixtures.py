@@ -12,10 +12,9 @@ import pytest
 
 from .azurite import Azurite
 from .certificates import write_certificates
-from .firestore import Firestore
+from .firestore import Firestore, grpc_engine_kept
 from .gcs import GcsServer
 from .http_proxy import HttpProxy
-from .loop_thread import LoopThread
 from .ministack import MiniStack
 from .pgbouncer import PgBouncer
 from .pgvector import pgvector_programs
@@ -62,16 +61,9 @@ def s3_tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniStac
 @pytest.fixture(scope="session")
 def firestore_server() -> Iterator[Firestore]:
     """The emulator of Firestore."""
-    with Firestore() as server:
-        import grpc.aio
-
-        # Without a loop that keeps it, its engine ends with each channel, and leaves its sockets.
-        keeper = LoopThread("ltm-test-grpc")
-        keeper.call(grpc.aio.init_grpc_aio)
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setenv("FIRESTORE_EMULATOR_HOST", server.host)
-            yield server
-        keeper.close()
+    with Firestore() as server, grpc_engine_kept(), pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FIRESTORE_EMULATOR_HOST", server.host)
+        yield server
 
 
 @pytest.fixture(scope="session")
