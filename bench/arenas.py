@@ -19,6 +19,8 @@ from tests.projects import RestPlace
 from tests.servers.firestore import new_project
 from tests.servers.postgrest import token_of
 
+FIRESTORE_COMMIT = 500
+"""Writes of a commit, at most."""
 WITHOUT_FEED = " without the feed's index"
 
 
@@ -149,6 +151,6 @@ async def firestore(transport: str, *, batch_size: int = 500) -> AsyncIterator[A
             ours=Ours(ltm),
             rivals={name: bare},
             concurrent=name,
-            kept=1_000,
+            kept=FIRESTORE_COMMIT,
         )
     await bare.aclose()

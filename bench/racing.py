@@ -18,7 +18,7 @@ Times: TypeAlias = dict[str, list[float]]
 WARMUP = 3
 LEAST_ROUNDS = 5
 LEAST_LONG_ROUNDS = 3
-AT_MOST_S = 1.5
+AT_MOST_S = 1.0
 TICK_S = 0.005
 
 
@@ -39,7 +39,7 @@ async def race(
 ) -> Race:
     """Run *rounds* rounds, or as many as fit into *at_most_s* seconds, but no fewer than five.
 
-    Three are enough where one takes as long as that.
+    Three are enough where one takes half as long.
 
     In a round all sides do the same work, one right after the other, the first of a round being
     the last of the next: a slow moment of the machine hits all of them.
@@ -63,7 +63,7 @@ async def race(
         spent_s = time.monotonic() - began_round
         if spent_s > at_most_s / 8:
             warmup = min(warmup, turn + 1)  # what takes so long is warm after one round
-        if spent_s > at_most_s:
+        if spent_s > at_most_s / 2:
             least = LEAST_LONG_ROUNDS
         turn += 1
         order.append(order.pop(0))

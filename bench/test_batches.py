@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from bench.arenas import Arena, OpenArena
+from bench.arenas import FIRESTORE_COMMIT, Arena, OpenArena
 from bench.conftest import Bench
 from bench.figures import Figure, ratio, spread
 from bench.racing import by_callers, longest_stall_ms, race
@@ -18,8 +18,6 @@ from bench.workloads import BATCHES, ROUNDS, document, entries, keys, titled
 
 BUDGET = 1.5
 GROWTH_BUDGET = 1.2
-FIRESTORE_COMMIT = 500
-"""Writes of a commit, at most."""
 CALLERS = [1, 4, 16, 64]
 
 batches = pytest.mark.parametrize(("count", "batch_size"), BATCHES)
@@ -98,9 +96,8 @@ def test_an_entry_takes_the_same_in_every_batch(
 
     async def main() -> None:
         async with open_arena(batch_size=10_000) as arena:
-            count = bench.pick(1_000 if is_firestore(arena) else 10_000, 20)
+            count = bench.pick(FIRESTORE_COMMIT if is_firestore(arena) else 10_000, 20)
             everything = keys(0, count)
-            largest = min(count, FIRESTORE_COMMIT) if is_firestore(arena) else count
             await arena.ours.store_batch(entries(everything, -1))
             call = batch_call(arena.ours, verb)
 
@@ -110,7 +107,7 @@ def test_an_entry_takes_the_same_in_every_batch(
 
             calls: dict[str, Callable[[Entries], Awaitable[None]]] = {
                 f"{size:,}": partial(by, size)
-                for size in (min(size, count) for size in (100, 500, largest))
+                for size in (min(size, count) for size in (100, 500, count))
             }
             run = await race(calls, lambda turn: entries(everything, turn), rounds=bench.pick(5, 2))
             few, *others = run.wall_ms
@@ -142,10 +139,10 @@ def test_one_entry(bench: Bench, open_arena: OpenArena, verb: str) -> None:
 
 @verbs
 def test_many_callers(bench: Bench, open_arena: OpenArena, verb: str) -> None:
-    calls = bench.pick(256, 8)
 
     async def main() -> None:
         async with open_arena() as arena:
+            calls = bench.pick(128 if is_firestore(arena) else 256, 8)
             everything = keys(0, bench.pick(arena.kept, 20))
 
             def prepare(turn: int) -> list[OneEntry]:
@@ -186,7 +183,7 @@ def test_the_loop_while_a_large_batch_is_under_way(
 
     async def main() -> None:
         async with open_arena() as arena:
-            count = bench.pick(2_000 if is_firestore(arena) else 10_000, 20)
+            count = bench.pick(1_000 if is_firestore(arena) else 10_000, 20)
             everything = keys(0, count)
             await arena.ours.store_batch(entries(everything, 0))
             call = batch_call(arena.ours, verb)

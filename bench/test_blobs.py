@@ -29,6 +29,7 @@ from ltm_async import LTMBackend
 BUDGET = 1.15
 FAR_MS = 30
 ROUNDS = {100: 25, 500: 10, 10_000: 2}
+AT_MOST_S = 2.0
 TO_READ = 2
 """Batches that are kept to be read."""
 
@@ -100,7 +101,7 @@ async def stored_and_retrieved(
         return work
 
     calls = {name: batch_call(side, "store") for name, side in sides.items()}
-    stored = await race(calls, new, rounds=rounds, warmup=warmup)
+    stored = await race(calls, new, rounds=rounds, at_most_s=AT_MOST_S, warmup=warmup)
     last = made[-1]
     for side in sides.values():
         found = await side.retrieve_batch([entry["key"] for entry in last])

@@ -153,14 +153,14 @@ async def test_all_sides_of_a_race_do_the_same_work_in_every_round_and_take_turn
 
 async def test_a_race_ends_when_its_time_is_up_but_not_before_five_rounds() -> None:
     run = await race(
-        {"ours": lambda _: asyncio.sleep(0.01)}, lambda turn: turn, rounds=1_000, at_most_s=0.02
+        {"ours": lambda _: asyncio.sleep(0.01)}, lambda turn: turn, rounds=1_000, at_most_s=0.04
     )
     assert len(run.wall_ms["ours"]) == LEAST_ROUNDS
 
 
-async def test_three_rounds_are_enough_where_one_takes_all_the_time_there_is() -> None:
+async def test_three_rounds_are_enough_where_one_takes_half_the_time_there_is() -> None:
     run = await race(
-        {"ours": lambda _: asyncio.sleep(0.01)}, lambda turn: turn, rounds=1_000, at_most_s=0.005
+        {"ours": lambda _: asyncio.sleep(0.01)}, lambda turn: turn, rounds=1_000, at_most_s=0.015
     )
     assert len(run.wall_ms["ours"]) == LEAST_LONG_ROUNDS
 
