@@ -181,7 +181,7 @@ def _targets(found: Found) -> list[str]:
         _cell(found, "DuckDB", "init, DuckDB's import before it", value_cell),
     ]
     return [
-        TARGETS.format(*once),
+        TARGETS.format(*(one or "not measured" for one in once)),
         table(["", *CATALOGS], [init, *rows]),
         table(["", *BUCKETS], blobs),
         _image("cold-start", "Cold start by phase"),
