@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import math
 import pathlib
 import re
 import subprocess
@@ -151,18 +152,33 @@ async def test_all_sides_of_a_race_do_the_same_work_in_every_round_and_take_turn
     assert {len(times) for times in run.wall_ms.values()} == {4}
 
 
-async def test_a_race_ends_when_its_time_is_up_but_not_before_five_rounds() -> None:
-    run = await race(
-        {"ours": lambda _: asyncio.sleep(0.01)}, lambda turn: turn, rounds=1_000, at_most_s=0.04
-    )
-    assert len(run.wall_ms["ours"]) == LEAST_ROUNDS
+class Clock:
+    """In seconds; time passes where it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    perf_counter = process_time = monotonic
 
 
-async def test_three_rounds_are_enough_where_one_takes_half_the_time_there_is() -> None:
-    run = await race(
-        {"ours": lambda _: asyncio.sleep(0.01)}, lambda turn: turn, rounds=1_000, at_most_s=0.015
-    )
-    assert len(run.wall_ms["ours"]) == LEAST_LONG_ROUNDS
+@pytest.mark.parametrize(
+    ("round_s", "rounds"), [(1.0, LEAST_ROUNDS), (4.0, LEAST_ROUNDS), (6.0, LEAST_LONG_ROUNDS)]
+)
+async def test_a_race_ends_when_its_time_is_up_but_not_before_five_rounds_or_three_long_ones(
+    monkeypatch: pytest.MonkeyPatch, round_s: float, rounds: int
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("bench.racing.time", clock)
+
+    async def side(_: int) -> None:
+        clock.now += round_s
+
+    run = await race({"ours": side}, lambda turn: turn, rounds=1_000, at_most_s=10.0, warmup=0)
+    fitting = math.ceil(10.0 / round_s)
+    assert run.wall_ms["ours"] == [round_s * 1e3] * max(rounds, fitting)
 
 
 async def test_callers_share_the_work_and_are_as_many_at_once_as_they_are_said_to_be() -> None:
