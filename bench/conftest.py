@@ -23,7 +23,7 @@ from ltm_async.catalogs.firestore.options import TRANSPORTS
 from ltm_async.schema import supabase_script
 from tests.databases import Console
 from tests.projects import RestPlace
-from tests.servers.firestore import Firestore, grpc_engine_kept
+from tests.servers.firestore import Firestore, grpc_engine
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import SUPERUSER, Postgres
 from tests.servers.postgrest import DEFAULT_PRIVILEGES, SUPABASE, PostgREST, token_of
@@ -100,7 +100,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def emulators() -> Iterator[Emulators]:
-    with Emulators() as emulators, grpc_engine_kept():
+    with Emulators() as emulators, grpc_engine():
         yield emulators
 
 

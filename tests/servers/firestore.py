@@ -34,6 +34,17 @@ HOW_TO_GET = (
 )
 
 
+@contextlib.contextmanager
+def grpc_engine() -> Iterator[None]:
+    """Keeps gRPC's engine, which else ends with each channel, and leaves its sockets."""
+    import grpc.aio
+
+    keeper = LoopThread("ltm-test-grpc")
+    keeper.call(grpc.aio.init_grpc_aio)
+    yield
+    keeper.close()
+
+
 def new_project() -> str:
     """The name of a world without documents."""
     return f"demo-{uuid.uuid4().hex[:20]}"
@@ -91,17 +102,6 @@ class Firestore(Server):
         """Delete every document."""
         url = f"http://{self.host}/emulator/v1/projects/{project}/databases/(default)/documents"
         urllib.request.urlopen(urllib.request.Request(url, method="DELETE"), timeout=30).close()
-
-
-@contextlib.contextmanager
-def grpc_engine_kept() -> Iterator[None]:
-    """Without a loop that keeps it, gRPC's engine ends with each channel and leaves its sockets."""
-    import grpc.aio
-
-    keeper = LoopThread("ltm-test-grpc")
-    keeper.call(grpc.aio.init_grpc_aio)
-    yield
-    keeper.close()
 
 
 def documents_at(host: str, project: str, collection: str) -> list[dict[str, Any]]:

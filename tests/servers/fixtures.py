@@ -12,7 +12,7 @@ import pytest
 
 from .azurite import Azurite
 from .certificates import write_certificates
-from .firestore import Firestore, grpc_engine_kept
+from .firestore import Firestore, grpc_engine
 from .gcs import GcsServer
 from .http_proxy import HttpProxy
 from .ministack import MiniStack
@@ -61,7 +61,7 @@ def s3_tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniStac
 @pytest.fixture(scope="session")
 def firestore_server() -> Iterator[Firestore]:
     """The emulator of Firestore."""
-    with Firestore() as server, grpc_engine_kept(), pytest.MonkeyPatch.context() as patched:
+    with Firestore() as server, grpc_engine(), pytest.MonkeyPatch.context() as patched:
         patched.setenv("FIRESTORE_EMULATOR_HOST", server.host)
         yield server
 
