@@ -97,7 +97,7 @@ format: $(installed_dev) ## Format, and repair what ruff can
 fuzz: $(installed_dev) ## Feed what decodes and checks with made-up inputs, SECONDS=30 for each target; ARGS=filters
 	$(BIN)/python -m tests.fuzz $(or $(SECONDS),30) $(ARGS)
 
-bench: $(installed_bench) servers ## Run the benchmarks, some 20 minutes; ARGS='-k import' runs some of them
+bench: $(installed_bench) servers ## Run the benchmarks, a quarter of an hour; ARGS='-k import' runs some of them
 	$(BIN)/python -m bench.run $(ARGS)
 
 bench-report: $(installed_bench) ## Put the newest figures into README.md, with charts; ARGS=FILE takes others

@@ -19,6 +19,8 @@ from tests.projects import RestPlace
 from tests.servers.firestore import new_project
 from tests.servers.postgrest import token_of
 
+FIRESTORE_COMMIT = 500
+"""Writes of a commit, at most."""
 WITHOUT_FEED = " without the feed's index"
 
 
@@ -38,6 +40,8 @@ class Arena:
     """Makes another backend on the same place."""
     settle: Callable[[], Awaitable[object]] | None = None
     """Tells the planner of what is stored."""
+    kept: int = 5_000
+    """Entries that are there before what is measured."""
 
     @property
     def sides(self) -> dict[str, Side]:
@@ -147,5 +151,6 @@ async def firestore(transport: str, *, batch_size: int = 500) -> AsyncIterator[A
             ours=Ours(ltm),
             rivals={name: bare},
             concurrent=name,
+            kept=FIRESTORE_COMMIT,
         )
     await bare.aclose()

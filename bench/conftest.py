@@ -15,12 +15,15 @@ import pytest
 
 from bench import arenas, bare_supabase
 from bench.arenas import Arena, OpenArena
+from bench.collecting import report_figure
+from bench.emulators import Emulators
 from bench.figures import Figure, ratio
 from bench.racing import Race, settled_gc
 from ltm_async.catalogs.firestore.options import TRANSPORTS
 from ltm_async.schema import supabase_script
 from tests.databases import Console
 from tests.projects import RestPlace
+from tests.servers.firestore import Firestore, grpc_engine
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import SUPERUSER, Postgres
 from tests.servers.postgrest import DEFAULT_PRIVILEGES, SUPABASE, PostgREST, token_of
@@ -43,8 +46,9 @@ class Bench:
     rounds before the next, so that drift of the machine would look like a difference.
     """
 
-    def __init__(self, benchmark: Any) -> None:
+    def __init__(self, benchmark: Any, node: pytest.Item) -> None:
         self._benchmark = benchmark
+        self._node = node
         self.full: bool = benchmark.enabled
 
     def pick(self, full: int, smoke: int) -> int:
@@ -62,6 +66,8 @@ class Bench:
     def report(self, *figures: Figure) -> None:
         known = self._benchmark.extra_info.setdefault("figures", [])
         known.extend(dataclasses.asdict(figure) for figure in figures)
+        for figure in figures:
+            report_figure(self._node, figure)
 
     def report_race(
         self, arena: Arena, what: str, run: Race, *, limit: float | None = None, size: int = 0
@@ -75,8 +81,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(benchmark: Any) -> Bench:
-    return Bench(benchmark)
+def bench(benchmark: Any, request: pytest.FixtureRequest) -> Bench:
+    return Bench(benchmark, request.node)
 
 
 @pytest.fixture
@@ -90,6 +96,19 @@ def postgres() -> Iterator[Postgres]:
     """A server that loses nothing, as those in production."""
     with Postgres(*DURABLE, *ROOMY) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def emulators() -> Iterator[Emulators]:
+    with Emulators() as emulators, grpc_engine():
+        yield emulators
+
+
+@pytest.fixture
+def firestore_server(emulators: Emulators, monkeypatch: pytest.MonkeyPatch) -> Firestore:
+    server = emulators.with_room()
+    monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", server.host)
+    return server
 
 
 @pytest.fixture(scope="session")

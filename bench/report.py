@@ -32,8 +32,14 @@ def main(arguments: list[str]) -> int:
         print("there is no result yet: run make bench", file=sys.stderr)
         return 2
     charts.draw_all(result.figures, results.HOME)
-    every = f"# Every figure\n\n{result.told()}\n\n{every_figure(result.figures)}\n"
-    (results.HOME / "README.md").write_text(every, encoding="utf-8")
+    every = [
+        "# Every figure",
+        result.told(),
+        result.told_missing(),
+        every_figure(result.figures),
+    ]
+    text = "\n\n".join(part for part in every if part) + "\n"
+    (results.HOME / "README.md").write_text(text, encoding="utf-8")
     readme = ROOT / "README.md"
     text = put_between_marks(readme.read_text(encoding="utf-8"), report(result))
     readme.write_text(text, encoding="utf-8")

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 HOME = ROOT / "bench" / "results"
 LAST = ROOT / ".benchmarks" / "last.json"
 BUDGETS = ROOT / "bench" / "budgets.toml"
+NOT_REACHED = "not reached"
 DIGITS = 4
 _NOTHING = {field.name: field.default for field in dataclasses.fields(Figure)}
 
@@ -27,6 +28,8 @@ class Result:
 
     around: dict[str, Any]
     figures: list[Figure]
+    missing: dict[str, str] = dataclasses.field(default_factory=dict)
+    """The benchmarks of which there are no figures, or not all, and why."""
 
     @property
     def machine(self) -> str:
@@ -51,20 +54,33 @@ class Result:
             f"it began, {around.get('took_s', 0) / 60:.0f} minutes; {versions}."
         )
 
+    def told_missing(self) -> str:
+        """Those that failed by name, those that an interruption left out by their number."""
+        lines = [f"- `{name}` {why}" for name, why in self.missing.items() if why != NOT_REACHED]
+        unreached = [name for name, why in self.missing.items() if why == NOT_REACHED]
+        if unreached:
+            lines.append(f"- {len(unreached)} were not reached, from `{unreached[0]}` on")
+        head = "Of these benchmarks there are no figures, or not all:\n\n"
+        return head + "\n".join(lines) if lines else ""
+
 
 def write(result: Result, target: Path) -> None:
+    """As a whole, or not at all: who is killed meanwhile leaves what was there before."""
     target.parent.mkdir(exist_ok=True)
     lines = ",\n  ".join(
         json.dumps(_compact(figure), ensure_ascii=False) for figure in result.figures
     )
-    around = json.dumps(result.around, indent=1, ensure_ascii=False).removesuffix("\n}")
-    target.write_text(f'{around},\n "figures": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
+    told = {**result.around, "missing": result.missing}
+    head = json.dumps(told, indent=1, ensure_ascii=False).removesuffix("\n}")
+    aside = target.with_suffix(".part")
+    aside.write_text(f'{head},\n "figures": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
+    aside.replace(target)
 
 
 def read(source: Path) -> Result:
     found = json.loads(source.read_text(encoding="utf-8"))
     figures = [Figure(**line) for line in found.pop("figures")]
-    return Result(found, figures)
+    return Result(found, figures, found.pop("missing", {}))
 
 
 def stored() -> list[tuple[Path, Result]]:

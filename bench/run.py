@@ -1,54 +1,51 @@
 """``python -m bench.run``: run the benchmarks, print what is over its budget, keep all as JSON.
 
-Arguments go to pytest (``-k import``). The figures of every run are in ``.benchmarks/last.json``;
-those of a run of everything, in which nothing failed, are kept in ``bench/results`` besides.
+Arguments go to pytest (``-k import``). What has been measured is in ``.benchmarks/last.json`` after
+each benchmark, so also after a run that was interrupted; the result of a run of everything is kept
+in ``bench/results`` besides, with the names of those that failed.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
+import contextlib
+import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 from bench import circumstances, results
-from bench.figures import Figure
+from bench.collecting import Collector
 from bench.tables import every_figure
 
 HERE = Path(__file__).parent
-
-
-def run(arguments: list[str]) -> tuple[list[Figure], int]:
-    """The figures, and pytest's exit code; of what failed there are none."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = Path(folder, "benchmark.json")
-        command = [sys.executable, "-m", "pytest", str(HERE), "-q", "--benchmark-enable"]
-        command += [f"--benchmark-json={found}", "--benchmark-columns=rounds"]
-        command += ["-p", "no:xdist", "--durations=10", *arguments]
-        done = subprocess.run(command, cwd=HERE.parent, check=False, stdout=sys.stderr)
-        if not found.exists() or not found.read_text():
-            return [], done.returncode or 1
-        benchmarks = json.loads(found.read_text())["benchmarks"]
-    figures = [
-        Figure(**line) for one in benchmarks for line in one["extra_info"].get("figures", [])
-    ]
-    return figures, done.returncode
+OPTIONS = ["-q", "--benchmark-enable", "--benchmark-columns=rounds", "-p", "no:xdist"]
+OPTIONS += ["--durations=40"]
+AT_THE_END = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
 
 
 def main(arguments: list[str]) -> int:
     before, began = circumstances.now(), time.monotonic()
-    figures, code = run(arguments)
-    result = results.Result({**before, "took_s": round(time.monotonic() - began)}, figures)
-    print(every_figure(figures))
-    print("\n" + result.told())
+
+    def so_far() -> results.Result:
+        around = {**before, "took_s": round(time.monotonic() - began)}
+        return results.Result(around, collector.figures, collector.missing)
+
+    collector = Collector(lambda: results.write(so_far(), results.LAST))
+    for interruption in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(interruption, signal.default_int_handler)  # the first is ignored behind an &
+    with contextlib.redirect_stdout(sys.stderr):
+        code = pytest.main([str(HERE), *OPTIONS, *arguments], [collector])
+    result = so_far()
     results.write(result, results.LAST)
-    if not arguments and code == 0:
+    print(every_figure(result.figures))
+    print("\n" + "\n\n".join(part for part in (result.told(), result.told_missing()) if part))
+    if not arguments and code in AT_THE_END:
         target = results.HOME / result.file_name()
         results.write(result, target)
         print(f"kept as {target.relative_to(HERE.parent)}; make bench-report puts it into README")
-    return code
+    return int(code)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,8 @@ MISSES = "What misses its budget, and why:"
 ENTRIES = {
     "one `store`": "one store",
     "one `retrieve`": "one retrieve",
+    "one `touch`": "one touch",
+    "one `delete`": "one delete",
     **{
         f"`store_batch` of {count}, {kind}": f"store_batch {count} {kind}"
         for count in ("100", "500", "10,000 by 500", "10,000 by 10,000")
@@ -88,9 +90,14 @@ GROWTH_ROWS = (
     "search of a word of 100 entries",
     "search of a word of all",
 )
+SMALL_ROWS = ("store_batch 100 in 10,000 rows", "retrieve_batch 100 in 10,000 rows")
+"""Of the catalogs whose tables stay small, over the same in 1,000."""
 ADDED = {
-    "loop stall, `store_batch` of 10,000": "longest loop stall in store_batch 10,000",
-    "loop stall, `retrieve_batch` of 10,000": "longest loop stall in retrieve_batch 10,000",
+    **{
+        f"loop stall, `{verb}_batch` of {count}": f"longest loop stall in {verb}_batch {count}"
+        for verb in ("store", "retrieve")
+        for count in ("1,000", "10,000")
+    },
     **{
         f"an entry of `{verb}_batch` of {count}, beside one of 100": (
             f"{verb}_batch, time for an entry in calls of {count}"
@@ -120,7 +127,7 @@ TARGET_ROWS = {
     "`store_batch` of 100": "store_batch 100 new",
     "`retrieve_batch` of 100": "retrieve_batch 100",
 }
-REST = ("Sync", "Memory", "Cache", "Search")
+REST = ("Sync", "Memory", "Cache", "Search", "DuckDB")
 WITHOUT_FEED = "without the feed's index"
 FEED_ROWS = {
     f"`store_batch` of {count}, {kind}": f"store_batch {count} {kind}"
@@ -134,6 +141,7 @@ def report(result: Result) -> str:
     found = Found(result.figures)
     parts = [
         f"Measured by `make bench`: {result.told()}",
+        result.told_missing(),
         HOW_IT_IS_READ,
         *_targets(found),
         *_ratios(found),
@@ -173,7 +181,7 @@ def _targets(found: Found) -> list[str]:
         _cell(found, "DuckDB", "init, DuckDB's import before it", value_cell),
     ]
     return [
-        TARGETS.format(*once),
+        TARGETS.format(*(one or "not measured" for one in once)),
         table(["", *CATALOGS], [init, *rows]),
         table(["", *BUCKETS], blobs),
         _image("cold-start", "Cold start by phase"),
@@ -211,6 +219,10 @@ def _growth(found: Found) -> list[str]:
             last = found.over(store, f"{what} in {many} rows", f"the same in {few}")
             growth = "" if last is None else ratio_cell(last)
             rows.append([f"{store}, {what}", *cells, growth])
+    for store in CATALOGS[2:]:
+        for what in SMALL_ROWS:
+            growth = _cell(found, store, what, ratio_cell)
+            rows.append([f"{store}, {what} over 1,000", "", "", "", growth])
     return _under(GROWTH, table(["", *(f"{size} rows" for size in SIZES), "growth"], rows))
 
 
@@ -229,7 +241,7 @@ def _others(found: Found, figures: list[Figure]) -> list[str]:
     rest = [
         [f"{one.store}: {one.what}", value_cell(one), one.over]
         for one in figures
-        if one.store in REST
+        if one.store in REST and not one.what.startswith(("cold start", "init"))
     ]
     return [
         *_under(

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from bench.arenas import Arena, OpenArena
+from bench.arenas import FIRESTORE_COMMIT, Arena, OpenArena
 from bench.conftest import Bench
 from bench.figures import Figure, ratio, spread
 from bench.racing import by_callers, longest_stall_ms, race
@@ -18,8 +18,6 @@ from bench.workloads import BATCHES, ROUNDS, document, entries, keys, titled
 
 BUDGET = 1.5
 GROWTH_BUDGET = 1.2
-FIRESTORE_COMMIT = 500
-"""Writes of a commit, at most."""
 CALLERS = [1, 4, 16, 64]
 
 batches = pytest.mark.parametrize(("count", "batch_size"), BATCHES)
@@ -38,17 +36,18 @@ def test_store_batch(
 ) -> None:
     title = titled("store_batch", count, batch_size) + (" new" if fresh else " existing")
     rounds, size, count = bench.pick(ROUNDS[count], 2), count, bench.pick(count, 7)
-    everything = keys(0, max(count, bench.pick(5_000, 20)))
-
-    def prepare(turn: int) -> Entries:
-        if fresh:
-            return entries(keys(turn * count, count), turn)
-        return entries(random.Random(turn).sample(everything, count), turn)
 
     async def main() -> None:
         async with open_arena(batch_size=batch_size) as arena:
             if is_firestore(arena) and size > FIRESTORE_COMMIT:
                 return  # twenty commits of the row before
+            everything = keys(0, max(count, bench.pick(arena.kept, 20)))
+
+            def prepare(turn: int) -> Entries:
+                if fresh:
+                    return entries(keys(turn * count, count), turn)
+                return entries(random.Random(turn).sample(everything, count), turn)
+
             if not fresh:
                 await arena.fill(entries(everything, -1))
             sides = arena.sides | (arena.without_feed if size <= 500 else {})
@@ -69,12 +68,12 @@ def test_store_batch(
 def test_retrieve_batch(bench: Bench, open_arena: OpenArena, count: int, batch_size: int) -> None:
     title = titled("retrieve_batch", count, batch_size)
     rounds, size, count = bench.pick(ROUNDS[count], 2), count, bench.pick(count, 7)
-    everything = keys(0, max(count, bench.pick(5_000, 20)))
 
     async def main() -> None:
         async with open_arena(batch_size=batch_size) as arena:
             if is_firestore(arena) and size > FIRESTORE_COMMIT:
                 return  # twenty commits of the row before
+            everything = keys(0, max(count, bench.pick(arena.kept, 20)))
             await arena.fill(entries(everything, 0))
             found = [await side.retrieve_batch(everything) for side in arena.sides.values()]
             assert all(one == found[0] for one in found)
@@ -97,9 +96,8 @@ def test_an_entry_takes_the_same_in_every_batch(
 
     async def main() -> None:
         async with open_arena(batch_size=10_000) as arena:
-            count = bench.pick(1_000 if is_firestore(arena) else 10_000, 20)
+            count = bench.pick(FIRESTORE_COMMIT if is_firestore(arena) else 10_000, 20)
             everything = keys(0, count)
-            largest = min(count, FIRESTORE_COMMIT) if is_firestore(arena) else count
             await arena.ours.store_batch(entries(everything, -1))
             call = batch_call(arena.ours, verb)
 
@@ -109,7 +107,7 @@ def test_an_entry_takes_the_same_in_every_batch(
 
             calls: dict[str, Callable[[Entries], Awaitable[None]]] = {
                 f"{size:,}": partial(by, size)
-                for size in (min(size, count) for size in (100, 500, largest))
+                for size in (min(size, count) for size in (100, 500, count))
             }
             run = await race(calls, lambda turn: entries(everything, turn), rounds=bench.pick(5, 2))
             few, *others = run.wall_ms
@@ -123,15 +121,16 @@ def test_an_entry_takes_the_same_in_every_batch(
 
 @verbs
 def test_one_entry(bench: Bench, open_arena: OpenArena, verb: str) -> None:
-    everything = keys(0, bench.pick(5_000, 20))
-    shuffled = random.Random(1).sample(everything, len(everything))
 
     async def main() -> None:
         async with open_arena() as arena:
+            kept = bench.pick(arena.kept, 20)
+            everything = keys(0, kept)
+            shuffled = random.Random(1).sample(everything, kept)
             await arena.fill(entries(everything, -1))
             run = await race(
                 {name: one_call(side, verb) for name, side in arena.sides.items()},
-                lambda turn: (shuffled[turn], document(shuffled[turn], turn)),
+                lambda turn: (shuffled[turn % kept], document(shuffled[turn % kept], turn)),
                 rounds=bench.pick(500, 2),
             )
             bench.report_race(arena, f"one {verb}", run, limit=BUDGET, size=1)
@@ -141,15 +140,16 @@ def test_one_entry(bench: Bench, open_arena: OpenArena, verb: str) -> None:
 
 @verbs
 def test_many_callers(bench: Bench, open_arena: OpenArena, verb: str) -> None:
-    calls = bench.pick(256, 8)
-    everything = keys(0, bench.pick(5_000, 20))
-
-    def prepare(turn: int) -> list[OneEntry]:
-        chosen = random.Random(turn).choices(everything, k=calls)
-        return [(key, document(key, turn)) for key in chosen]
 
     async def main() -> None:
         async with open_arena() as arena:
+            calls = bench.pick(128 if is_firestore(arena) else 256, 8)
+            everything = keys(0, bench.pick(arena.kept, 20))
+
+            def prepare(turn: int) -> list[OneEntry]:
+                chosen = random.Random(turn).choices(everything, k=calls)
+                return [(key, document(key, turn)) for key in chosen]
+
             await arena.fill(entries(everything, -1))
             sides = {
                 "ours": one_call(arena.ours, verb),
@@ -184,7 +184,7 @@ def test_the_loop_while_a_large_batch_is_under_way(
 
     async def main() -> None:
         async with open_arena() as arena:
-            count = bench.pick(2_000 if is_firestore(arena) else 10_000, 20)
+            count = bench.pick(1_000 if is_firestore(arena) else 10_000, 20)
             everything = keys(0, count)
             await arena.ours.store_batch(entries(everything, 0))
             call = batch_call(arena.ours, verb)

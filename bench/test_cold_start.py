@@ -30,7 +30,7 @@ from tests.servers.postgrest import PostgREST, token_of
 
 IMPORT_BUDGET_MS = 5.0
 WARM_BUDGET_MS = 10.0
-ROUNDS = 9
+ROUNDS = 7
 INIT_MS = {"SQLite": 5.0, "PostgreSQL": 50.0, "Supabase": 100.0, "Firestore": 100.0, "DuckDB": 50.0}
 """The targets of ``requirements.md``."""
 

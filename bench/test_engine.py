@@ -157,7 +157,7 @@ def test_search(bench: Bench, count: int) -> None:
                 ]
                 (await ltm.store_batch(work)).raise_for_error()
             async with DuckDBQueryEngine(ltm, threads=2) as engine:
-                for _ in range(bench.pick(3, 2)):
+                for _ in range(bench.pick(5 if count < 100_000 else 2, 2)):
                     began = time.perf_counter()
                     async with await engine.load():
                         ours[0].append((time.perf_counter() - began) * 1e3)

@@ -19,6 +19,7 @@ from bench.conftest import Bench
 from bench.figures import ratio
 from bench.growing import COMMON, COPIES_OF, NEEDLE, Grown
 from bench.racing import WARMUP, race
+from bench.sides import Entries, batch_call
 from bench.workloads import entries, keys
 
 SIZES = [10_000, 100_000, 1_000_000]
@@ -65,7 +66,7 @@ async def measure(
     for rows, table in tables.items():
         sides[_ours(rows)] = lambda turn, table=table: ours(table, turn)  # type: ignore[misc]
         sides[_bare(rows)] = lambda turn, table=table: bare(table, turn)  # type: ignore[misc]
-    run = await race(sides, lambda turn: turn, rounds=bench.pick(ROUNDS, 2), at_most_s=5.0)
+    run = await race(sides, lambda turn: turn, rounds=bench.pick(ROUNDS, 2), at_most_s=3.0)
     few = next(iter(tables))
     for rows in tables:
         times = {"ours": run.wall_ms[_ours(rows)], BARE[store]: run.wall_ms[_bare(rows)]}
@@ -164,35 +165,35 @@ def test_search(bench: Bench, store: str, module_and_place: tuple[Any, str]) -> 
 
 
 @pytest.mark.parametrize("open_arena", ["supabase", "firestore-light"], indirect=True)
-@pytest.mark.parametrize("verb", ["store", "retrieve"])
-def test_small_tables(bench: Bench, open_arena: OpenArena, verb: str) -> None:
+def test_small_tables(bench: Bench, open_arena: OpenArena) -> None:
     few, many = SMALL_SIZES if bench.full else [20, 40]
     count = bench.pick(100, 5)
 
+    def prepare(turn: int) -> dict[int, Entries]:
+        names = {rows: random.Random(turn).sample(keys(0, rows), count) for rows in (few, many)}
+        return {rows: entries(some, turn) for rows, some in names.items()}
+
     async def main() -> None:
         async with open_arena() as small, open_arena() as big:
-            tables = {few: small, many: big}
-            for rows, arena in tables.items():
+            for rows, arena in ((few, small), (many, big)):
                 for start in range(0, rows, COPIES_OF):
                     size = min(COPIES_OF, rows - start)
                     await arena.ours.store_batch(entries(keys(start, size), -1))
-
-            async def one(rows: int, turn: int) -> None:
-                names = random.Random(turn).sample(keys(0, rows), count)
-                if verb == "store":
-                    await tables[rows].ours.store_batch(entries(names, turn))
-                else:
-                    await tables[rows].ours.retrieve_batch(names)
-
-            over = f"the same in {few:,}"
-            run = await race(
-                {"ours": lambda turn: one(many, turn), over: lambda turn: one(few, turn)},
-                lambda turn: turn,
-                rounds=bench.pick(ROUNDS, 2),
-            )
-            what = f"{verb}_batch {count} in {many:,} rows"
-            bench.report(
-                ratio(small.store, what, run.wall_ms, over, limit=GROWTH_BUDGET, size=many)
-            )
+            for verb in ("store", "retrieve"):
+                in_small, in_big = batch_call(small.ours, verb), batch_call(big.ours, verb)
+                over = f"the same in {few:,}"
+                run = await race(
+                    {
+                        "ours": lambda work, call=in_big: call(work[many]),  # type: ignore[misc]
+                        over: lambda work, call=in_small: call(work[few]),  # type: ignore[misc]
+                    },
+                    prepare,
+                    rounds=bench.pick(ROUNDS, 2),
+                    at_most_s=2.0,
+                )
+                what = f"{verb}_batch {count} in {many:,} rows"
+                bench.report(
+                    ratio(small.store, what, run.wall_ms, over, limit=GROWTH_BUDGET, size=many)
+                )
 
     bench.run(main)

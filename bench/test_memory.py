@@ -12,10 +12,10 @@ MIB = 1024 * 1024
 ROWS_BYTES = 500 * 2048
 """One batch of rows: what a row, its key, hash, blob name and SQL parameters weigh."""
 CASES = [
-    ("store", 2_000, 64 * 1024, 8),
-    ("store", 10_000, 20_000, 8),
+    ("store", 1_000, 64 * 1024, 8),
+    ("store", 4_000, 20_000, 8),
     ("store", 40_000, 200, 8),
-    ("retrieve", 10_000, 20_000, 8),
+    ("retrieve", 4_000, 20_000, 8),
 ]
 """What is called with how many entries of how many bytes, and with how many MiB in flight."""
 

@@ -103,7 +103,7 @@ async def measure(
         {name: make_call(side, verb) for name, side in sides.items()},
         lambda turn: made(random.Random(turn).sample(everything, count), turn, large=large),
         rounds=rounds,
-        at_most_s=4.0,
+        at_most_s=2.0,
     )
     for name in PROMISES[kind]:
         bench.report(ratio(kind, what, run.wall_ms, name, limit=1.0, size=count))

@@ -1,4 +1,4 @@
-"""Search in 10,000 documents, and what its index costs, beside bare FTS5 and ``tsvector``.
+"""Search in 10,000 and 100,000 documents, and what its index costs, beside FTS5 and ``tsvector``.
 
 The bare rivals write the same texts, as the database's own words, into a table with the same kind
 of index, and take the keys of the 200 that it puts first. They count nothing.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import itertools
 import random
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import asyncpg
 
 from bench.conftest import Bench
-from bench.figures import Figure, ratio
-from bench.racing import blocking, race
+from bench.figures import ratio
+from bench.racing import WARMUP, blocking, race
 from ltm_async import LTMBackend
 
 Documents = Sequence[tuple[str, str]]
@@ -23,7 +23,10 @@ Documents = Sequence[tuple[str, str]]
 
 WORDS = 40
 BATCH = 500
+BULK = 5_000
+SIZES = [10_000, 100_000]
 BEST = 200
+BUDGET = 1.5
 
 
 class Corpus:
@@ -34,16 +37,16 @@ class Corpus:
         letters = "abcdefghijklmnopqrstuvwxyz"
         self.words = ["".join(self._source.choices(letters, k=7)) for _ in range(20_000)]
         self._often = list(itertools.accumulate(1 / n for n in range(1, 20_001)))
-        self._made = 0
+        self.made = 0
 
     def more(self, count: int) -> Documents:
-        self._made += count
+        self.made += count
         return [
             (
                 f"doc:{number:07}",
                 " ".join(self._source.choices(self.words, cum_weights=self._often, k=WORDS)),
             )
-            for number in range(self._made - count, self._made)
+            for number in range(self.made - count, self.made)
         ]
 
 
@@ -57,17 +60,63 @@ def queries(corpus: Corpus) -> dict[str, str]:
     }
 
 
-async def store(ltm: LTMBackend, documents: Documents) -> None:
-    done = await ltm.store_batch({"key": key, "value": {"text": text}} for key, text in documents)
-    assert done.raise_for_error().stored == len(documents)
+class Searched:
+    """One side: it stores documents with an index of their words, and finds the best."""
+
+    def __init__(
+        self,
+        store: Callable[[Documents], Awaitable[object]],
+        search: Callable[[str], Awaitable[object]],
+    ) -> None:
+        self.store = store
+        self.search = search
 
 
-async def search(ltm: LTMBackend, query: str) -> None:
-    (await ltm.search(query, limit=BEST)).raise_for_error()
+def searched(ltm: LTMBackend) -> Searched:
+    async def store(documents: Documents) -> None:
+        work = ({"key": key, "value": {"text": text}} for key, text in documents)
+        assert (await ltm.store_batch(work)).raise_for_error().stored == len(documents)
+
+    async def search(query: str) -> None:
+        (await ltm.search(query, limit=BEST)).raise_for_error()
+
+    return Searched(store, search)
+
+
+async def measure(
+    bench: Bench,
+    catalog: str,
+    sides: Mapping[str, Searched],
+    settle: Callable[[], Awaitable[object]],
+) -> None:
+    """Index batch by batch up to the first size, and in bulk up to the next; search at each."""
+    corpus, (_, rival) = Corpus(), sides
+    sizes, batch = (SIZES, BATCH) if bench.full else ([50, 100], 5)
+    built = await race(
+        {name: side.store for name, side in sides.items()},
+        lambda _: corpus.more(batch),
+        rounds=sizes[0] // batch - WARMUP,
+        at_most_s=20.0,
+    )
+    title = f"{catalog}, indexing {batch}"
+    bench.report(ratio("Search", title, built.wall_ms, rival, limit=BUDGET))
+    for size in sizes:
+        while corpus.made < size:
+            documents = corpus.more(min(BULK, size - corpus.made))
+            for side in sides.values():
+                await side.store(documents)
+        await settle()
+        for what, query in queries(corpus).items():
+            run = await race(
+                {name: side.search for name, side in sides.items()},
+                lambda _, query=query: query,  # type: ignore[misc]
+                rounds=bench.pick(30, 2),
+            )
+            title = f"{catalog}, {what} in {size:,}"
+            bench.report(ratio("Search", title, run.wall_ms, rival, limit=BUDGET, size=size))
 
 
 def test_search_on_sqlite(bench: Bench, folder: str) -> None:
-    corpus, size = Corpus(), bench.pick(10_000, 50)
     conn = sqlite3.connect(f"{folder}/bare.db", isolation_level=None, check_same_thread=False)
     conn.executescript(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
@@ -90,46 +139,22 @@ def test_search_on_sqlite(bench: Bench, folder: str) -> None:
             (match,),
         ).fetchall()
 
-    async def main() -> list[Figure]:
+    async def settle() -> None:
+        conn.execute("PRAGMA wal_checkpoint")
+
+    async def main() -> None:
         async with LTMBackend(
             f"sqlite:///{folder}/ltm.db", "memory:", index_text=True, timeout=None
         ) as ltm:
-            built = await race(
-                {"ours": lambda made: store(ltm, made), "bare FTS5": blocking(bare_store)},
-                lambda _: corpus.more(BATCH if bench.full else 5),
-                rounds=size // BATCH if bench.full else 2,
-                at_most_s=60.0,
-            )
-            return [
-                ratio("Search", f"SQLite, indexing {BATCH}", built.wall_ms, "bare FTS5"),
-                *[
-                    ratio(
-                        "Search",
-                        f"SQLite, {what} in {size:,}",
-                        (
-                            await race(
-                                {
-                                    "ours": lambda query: search(ltm, query),
-                                    "bare FTS5": blocking(bare_search),
-                                },
-                                lambda _, query=query: query,  # type: ignore[misc]
-                                rounds=bench.pick(30, 2),
-                            )
-                        ).wall_ms,
-                        "bare FTS5",
-                    )
-                    for what, query in queries(corpus).items()
-                ],
-            ]
+            bare = Searched(blocking(bare_store), blocking(bare_search))
+            await measure(bench, "SQLite", {"ours": searched(ltm), "bare FTS5": bare}, settle)
 
-    bench.report(*bench.run(main))
+    bench.run(main)
     conn.close()
 
 
 def test_search_on_postgres(bench: Bench, dsn: str) -> None:
-    corpus, size = Corpus(), bench.pick(10_000, 50)
-
-    async def main() -> list[Figure]:
+    async def main() -> None:
         bare = await asyncpg.connect(dsn)
         await bare.execute(
             "CREATE TABLE bare (key text PRIMARY KEY, text text, words tsvector);"
@@ -154,24 +179,9 @@ def test_search_on_postgres(bench: Bench, dsn: str) -> None:
             )
 
         async with LTMBackend(dsn, "memory:", index_text=True, timeout=None) as ltm:
-            built = await race(
-                {"ours": lambda made: store(ltm, made), "bare tsvector": bare_store},
-                lambda _: corpus.more(BATCH if bench.full else 5),
-                rounds=size // BATCH if bench.full else 2,
-                at_most_s=60.0,
-            )
-            await bare.execute("VACUUM ANALYZE")
-            what = f"PostgreSQL, indexing {BATCH}"
-            figures = [ratio("Search", what, built.wall_ms, "bare tsvector")]
-            for what, query in queries(corpus).items():
-                run = await race(
-                    {"ours": lambda asked: search(ltm, asked), "bare tsvector": bare_search},
-                    lambda _, query=query: query,  # type: ignore[misc]
-                    rounds=bench.pick(30, 2),
-                )
-                title = f"PostgreSQL, {what} in {size:,}"
-                figures.append(ratio("Search", title, run.wall_ms, "bare tsvector"))
+            rival = Searched(bare_store, bare_search)
+            sides = {"ours": searched(ltm), "bare tsvector": rival}
+            await measure(bench, "PostgreSQL", sides, lambda: bare.execute("VACUUM ANALYZE"))
         await bare.close()
-        return figures
 
-    bench.report(*bench.run(main))
+    bench.run(main)

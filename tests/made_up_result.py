@@ -50,6 +50,9 @@ def _figures(value: float) -> Iterator[Figure]:
             for what in sections.GROWTH_ROWS:
                 yield _ratio(store, f"{what} in {size} rows", "bare", value)
                 yield _ratio(store, f"{what} in {size} rows", "the same in 10,000", 1.02)
+    for store in CATALOGS[2:]:
+        for what in sections.SMALL_ROWS:
+            yield _ratio(store, what, "the same in 1,000", 1.04)
     for store in BUCKETS:
         for what in sections.BLOB_ROWS.values():
             yield _ratio(store, what, "bare", 1.08)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import math
 import pathlib
 import re
 import subprocess
@@ -14,8 +15,9 @@ from dataclasses import replace
 import pytest
 
 from bench import charts, compare, results, sections
+from bench.emulators import Emulators
 from bench.figures import Figure, ratio
-from bench.racing import LEAST_ROUNDS, by_callers, longest_stall_ms, race
+from bench.racing import LEAST_LONG_ROUNDS, LEAST_ROUNDS, by_callers, longest_stall_ms, race
 from bench.results import Result
 from bench.tables import every_figure, over_budget
 
@@ -26,7 +28,7 @@ ONE_OF_EACH_KIND = [
     "test_batches.py::test_store_batch[sqlite-new-500-500]",
     "test_batches.py::test_many_callers[sqlite-store]",
     "test_batches.py::test_the_loop_while_a_large_batch_is_under_way[sqlite-store]",
-    "test_blobs.py::test_a_batch_of_local_files[store-100]",
+    "test_blobs.py::test_a_batch_of_local_files[100]",
     "test_cache.py::test_a_hit[wrap-sqlite]",
     "test_cold_start.py::test_sqlite[new]",
     "test_engine.py::test_aggregate",
@@ -61,6 +63,75 @@ def test_a_small_round_of_each_kind_runs() -> None:
     assert f"{len(nodes)} passed" in done.stdout, done.stdout + done.stderr
 
 
+# What is kept of a run
+
+
+BENCHMARKS = """
+import pytest
+from bench.collecting import report_figure
+from bench.figures import Figure
+
+@pytest.fixture(autouse=True)
+def told(request):
+    report_figure(request.node, Figure(store="S3", what=request.node.name, value=1, unit="ms"))
+
+@pytest.fixture
+def broken():
+    raise OSError("/root/of/127.0.0.1")
+
+def test_measured(): pass
+def test_failed(): assert False
+def test_without_its_server(): pytest.skip("no server")
+def test_without_its_fixture(broken): pass
+def test_interrupted(): raise KeyboardInterrupt
+def test_never(): pass
+"""
+RUN = """
+import json, sys, pytest
+from bench.collecting import Collector
+seen = []
+collector = Collector(lambda: seen.append(len(collector.figures)))
+code = pytest.main([sys.argv[1], "-q", "-p", "no:cacheprovider"], [collector])
+told = [[one.what for one in collector.figures], collector.missing, seen, int(code)]
+print("told", json.dumps(told))
+"""
+
+
+def test_what_was_measured_is_kept_when_others_fail_or_the_run_is_interrupted(
+    tmp_path: pathlib.Path,
+) -> None:
+    file = tmp_path / "test_made_up.py"
+    file.write_text(BENCHMARKS, encoding="utf-8")
+    command = [sys.executable, "-c", RUN, str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    figures, missing, seen, code = json.loads(done.stdout.rpartition("told ")[2])
+    ended = ["failed", "without_its_server", "without_its_fixture", "interrupted"]
+    assert figures == ["test_measured", *(f"test_{name}" for name in ended)]
+    assert {name.rpartition("::test_")[2]: why for name, why in missing.items()} == {
+        "failed": "failed: AssertionError",
+        "without_its_server": "was skipped",
+        "without_its_fixture": "failed: OSError",
+        "interrupted": "was interrupted",
+        "never": "not reached",
+    }
+    assert seen == [1, 2, 3, 4]
+    assert code == pytest.ExitCode.INTERRUPTED
+
+
+def test_an_emulator_that_is_full_gives_way_to_an_empty_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Emulators() as emulators:
+        first = emulators.with_room()
+        assert emulators.with_room() is first
+        monkeypatch.setattr("bench.emulators.FULL_MIB", 0)
+        second = emulators.with_room()
+        assert second is not first
+        assert not first.is_running()
+        assert second.is_running()
+    assert not second.is_running()
+
+
 # What is measured
 
 
@@ -81,11 +152,33 @@ async def test_all_sides_of_a_race_do_the_same_work_in_every_round_and_take_turn
     assert {len(times) for times in run.wall_ms.values()} == {4}
 
 
-async def test_a_race_ends_when_its_time_is_up_but_not_before_five_rounds() -> None:
-    run = await race(
-        {"ours": lambda _: asyncio.sleep(0)}, lambda turn: turn, rounds=1_000, at_most_s=0.0
-    )
-    assert len(run.wall_ms["ours"]) == LEAST_ROUNDS
+class Clock:
+    """In seconds; time passes where it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    perf_counter = process_time = monotonic
+
+
+@pytest.mark.parametrize(
+    ("round_s", "rounds"), [(1.0, LEAST_ROUNDS), (4.0, LEAST_ROUNDS), (6.0, LEAST_LONG_ROUNDS)]
+)
+async def test_a_race_ends_when_its_time_is_up_but_not_before_five_rounds_or_three_long_ones(
+    monkeypatch: pytest.MonkeyPatch, round_s: float, rounds: int
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("bench.racing.time", clock)
+
+    async def side(_: int) -> None:
+        clock.now += round_s
+
+    run = await race({"ours": side}, lambda turn: turn, rounds=1_000, at_most_s=10.0, warmup=0)
+    fitting = math.ceil(10.0 / round_s)
+    assert run.wall_ms["ours"] == [round_s * 1e3] * max(rounds, fitting)
 
 
 async def test_callers_share_the_work_and_are_as_many_at_once_as_they_are_said_to_be() -> None:
@@ -125,11 +218,12 @@ def test_a_ratio_is_the_median_of_the_rounds_and_not_of_the_times() -> None:
 
 
 def test_a_result_comes_back_from_its_file_to_four_digits(tmp_path: pathlib.Path) -> None:
-    result = made_up_result()
+    result = replace(made_up_result(), missing={"test_a.py::test_b": "failed: OSError"})
     target = tmp_path / "results" / result.file_name()
     results.write(result, target)
     read = results.read(target)
     assert read.around == result.around
+    assert read.missing == result.missing
     assert [one.name for one in read.figures] == [one.name for one in result.figures]
     assert [one.value for one in read.figures] == pytest.approx(
         [one.value for one in result.figures], rel=1e-3
@@ -137,6 +231,16 @@ def test_a_result_comes_back_from_its_file_to_four_digits(tmp_path: pathlib.Path
     assert read.figures[0].limit == result.figures[0].limit
     assert len(target.read_text().splitlines()) < len(result.figures) + 40
     assert target.name == "2026-11-01-abc1234-x86_64-2-cores.json"
+
+
+def test_the_report_names_the_benchmarks_that_failed_and_counts_those_that_were_not_reached() -> (
+    None
+):
+    whole = made_up_result()
+    missing = {"a::one": "failed: OSError", "b::two": "not reached", "b::three": "not reached"}
+    text = sections.report(replace(whole, missing=missing))
+    assert "- `a::one` failed: OSError\n- 2 were not reached, from `b::two` on" in text
+    assert "no figures" not in sections.report(whole)
 
 
 def test_a_kept_result_says_nothing_of_where_it_was_made() -> None:
