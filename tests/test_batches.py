@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import pathlib
 from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ltm_async.batching import cut
-from ltm_async.drafting import draft_all
+from ltm_async.batching import _row_bytes, cut
+from ltm_async.drafting import draft_all, draft_one
 from ltm_async.entry import encode, hash_of
 from ltm_async.testing import Faults, Mode
 
@@ -301,3 +303,22 @@ async def test_a_catalog_with_a_limit_on_bytes_gets_smaller_batches(
         == 3
     )
     await rig.aclose()
+
+
+@pytest.mark.parametrize(
+    ("byte_size", "options", "expected"),
+    [
+        (1_023, {"index_text": False}, 1_023),
+        (1_024, {"index_text": False}, 0),
+        (100, {"index_text": True}, 100 + 16 * 100),
+        (30_000, {"index_text": True}, 400_000),
+        (1_024, {"index_text": False, "embedder": SimpleNamespace(vector_bytes=32)}, 6 * 32),
+    ],
+)
+async def test_a_row_is_reckoned_with_all_that_is_in_it(
+    byte_size: int, options: dict[str, Any], expected: int, tmp_path: pathlib.Path
+) -> None:
+    rig = make_rig("memory+memory", tmp_path)
+    stores = dataclasses.replace(rig.ltm._runner.stores(), **options)
+    draft = draft_one("key", of_size(byte_size), {"m": 1}, None, None, None)
+    assert _row_bytes(draft, stores) == expected + len('{"m":1}') + 4 * len("key") + 2_000

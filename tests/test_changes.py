@@ -40,6 +40,7 @@ from ltm_async.catalogs.firestore.feed import MARGIN_US
 from ltm_async.catalogs.firestore.layout import entry_name
 from ltm_async.catalogs.sqlite import database as sqlite_database
 from ltm_async.cursors import write_cursor
+from ltm_async.entry import to_datetime
 from ltm_async.protocols import Catalog
 from ltm_async.results import ChangeInfo, ChangesResult, EntryInfo
 from ltm_async.schema import postgres_script
@@ -402,6 +403,17 @@ async def test_bad_input_is_refused_before_anything_is_sent(
         with pytest.raises(InvalidEntryError, match=said):
             await getattr(ltm, method)(**arguments)
     assert faults.steps == (["catalog.list_changes"] if said == "cursor is none" else [])
+
+
+async def test_a_snapshot_says_what_it_is_of(world: World) -> None:
+    async with backend(world.connect()) as ltm:
+        await ltm.store("a", "x" * 10)
+        await ltm.store("b", 1)
+        made = await ltm.create_snapshot("first")
+        assert (made.success, made.name, made.entry_count, made.total_bytes) == (
+            True, "first", 2, 13,
+        )  # fmt: skip
+        assert made.created_at == to_datetime(world.clock())
 
 
 async def test_a_snapshot_that_is_not_there_is_bad_input(world: World) -> None:
