@@ -330,3 +330,14 @@ def test_the_encoding_is_that_of_the_standard_library(value: Any) -> None:
 def test_a_bad_argument_is_shown_in_short() -> None:
     assert shown("x" * 100) == "'" + "x" * 39
     assert shown(10**5_000) == "a huge int"
+
+
+def test_an_instant_that_is_given_as_ttl_is_the_end() -> None:
+    expiry = to_expiry(datetime(2030, 1, 1, tzinfo=UTC))
+    assert expiry == to_expiry(expires_at=datetime(2030, 1, 1, tzinfo=UTC))
+    assert expiry == Expiry(at_us=1_893_456_000_000_000)
+    assert type(expiry.at_us) is int
+
+
+def test_a_prefix_may_end_before_the_last_of_all_characters() -> None:
+    assert prefix_end("a\U0010fffe") == "a\U0010ffff"

@@ -44,7 +44,10 @@ class WarmRunner(PytestRunner):  # type: ignore[misc]  # has no type where mutmu
             killers = KILLERS.read_text().splitlines() if KILLERS.exists() else []
             items = [self._items[test] for test in ordered(tests, killers)]
             for item, following in zip(items, [*items[1:], None], strict=True):
-                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                try:
+                    item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                except pytest.fail.Exception:  # of pytest-timeout, between two phases of a test
+                    return 1
                 if self._session.testsfailed:
                     with KILLERS.open("a") as file:
                         file.write(f"{item.nodeid}\n")
