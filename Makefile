@@ -110,7 +110,7 @@ mutants: $(installed_dev) servers ## Break the code on purpose, one break at a t
 	$(BIN)/python -m tests.mutants $(ARGS)
 
 mutation: $(installed_mutation) ## Have mutmut change the modules of the protocol in every small way; ARGS='ltm_async.writing*'
-	$(BIN)/mutmut run --max-children 1 $(ARGS)
+	$(BIN)/python tests/mutants/mutating.py run --max-children 2 $(ARGS)
 	$(BIN)/python -m tests.mutants.survivors
 
 clean: ## Delete the environments, caches and the demo's data

@@ -196,9 +196,9 @@ def _parse(given: object, name: str, depth: int) -> Filter:
                 " can; a member whose name begins with $ is written with $path"
             )
         elif isinstance(operand, Mapping) and any(op.startswith("$") for op in operand):
-            parts.append(_operators(_path([member], name), operand, name))
+            parts.append(_operators((member,), operand, name))
         else:
-            parts.append(_condition(_path([member], name), "$eq", operand, name))
+            parts.append(Condition((member,), "$eq", operand))
     return parts[0] if len(parts) == 1 else All(tuple(parts))
 
 

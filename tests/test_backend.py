@@ -183,6 +183,49 @@ async def test_an_update_tells_null_from_nothing(rig: Rig) -> None:
     assert (await rig.ltm.retrieve("absent")).value == ["default"]
 
 
+async def test_an_update_that_is_overtaken_starts_again_from_what_is_there(rig: Rig) -> None:
+    await rig.ltm.store("n", 1)
+    seen: list[int] = []
+
+    async def add(n: int) -> int:
+        seen.append(n)
+        if n == 1:
+            await rig.ltm.store("n", 10)
+        return n + 1
+
+    await rig.ltm.update("n", add)
+    assert seen == [1, 10]
+    assert (await rig.ltm.retrieve("n")).value == 11
+
+
+async def test_an_update_waits_below_a_limit_that_doubles_each_time_it_is_overtaken(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig("memory+memory", tmp_path)
+    drawn: list[tuple[float, float]] = []
+    slept: list[float] = []
+
+    def draw(low: float, high: float) -> float:
+        drawn.append((low, high))
+        return high / 2
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def overtaken(n: int) -> int:
+        if n < 9:
+            await rig.ltm.store("n", n + 1)
+        return n
+
+    monkeypatch.setattr("ltm_async.updating.random.uniform", draw)
+    monkeypatch.setattr("ltm_async.updating.asyncio.sleep", sleep)
+    await rig.ltm.update("n", overtaken, default=0)
+    limits = [0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.2, 0.2, 0.2]
+    assert drawn == [(0, limit) for limit in limits]
+    assert slept == [limit / 2 for limit in limits]
+    await rig.aclose()
+
+
 async def test_an_update_that_raises_changes_nothing(rig: Rig) -> None:
     await rig.ltm.store("k", 1)
     with pytest.raises(ZeroDivisionError):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import pathlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ltm_async.batching import cut
+from ltm_async.batching import _row_bytes, cut
+from ltm_async.drafting import draft_all, draft_one
 from ltm_async.entry import encode, hash_of
 from ltm_async.testing import Faults, Mode
 
@@ -169,6 +172,57 @@ async def test_values_over_the_memory_limit_are_encoded_again(tmp_path: pathlib.
     await rig.aclose()
 
 
+def of_size(byte_size: int) -> Any:
+    """A value of that many bytes as JSON."""
+    return 7 if byte_size == 1 else "x" * (byte_size - 2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "keep_bytes", "kept"),
+    [
+        ([3, 4], 7, [True, True]),
+        ([3, 5, 1], 7, [True, False, False]),
+        ([3, 4, 1], 7, [True, True, False]),
+        ([1], 0, [False]),
+    ],
+)
+async def test_the_first_encodings_are_kept_up_to_the_limit(
+    sizes: list[int], keep_bytes: int, kept: list[bool]
+) -> None:
+    entries = [{"key": f"k{n}", "value": of_size(size)} for n, size in enumerate(sizes)]
+    drafts = await draft_all(entries, keep_bytes=keep_bytes)
+    assert [draft.byte_size for draft in drafts] == sizes
+    assert [draft.text is not None for draft in drafts] == kept
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pauses"),
+    [
+        ([1] * 250, [100, 200]),
+        ([256 * 1024, 256 * 1024 - 1, 1, 1], [1, 3]),
+        ([200 * 1024] * 5, [2, 4]),
+    ],
+)
+async def test_others_get_a_turn_while_many_bytes_or_entries_are_encoded(
+    sizes: list[int], pauses: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = 0
+    paused: list[int] = []
+
+    def entries() -> Iterator[dict[str, Any]]:
+        nonlocal given
+        for given, size in enumerate(sizes, 1):
+            yield {"key": f"k{given}", "value": of_size(size)}
+
+    async def sleep(seconds: float) -> None:
+        assert seconds == 0
+        paused.append(given)
+
+    monkeypatch.setattr("ltm_async.drafting.asyncio.sleep", sleep)
+    await draft_all(entries(), keep_bytes=0)
+    assert paused == pauses
+
+
 async def test_a_value_changed_meanwhile_is_noticed(tmp_path: pathlib.Path) -> None:
     """Its hash was taken before; what is stored must be what the hash says."""
     rig = make_rig("memory+memory", tmp_path, max_inflight_bytes=64 * 1024)
@@ -249,3 +303,22 @@ async def test_a_catalog_with_a_limit_on_bytes_gets_smaller_batches(
         == 3
     )
     await rig.aclose()
+
+
+@pytest.mark.parametrize(
+    ("byte_size", "options", "expected"),
+    [
+        (1_023, {"index_text": False}, 1_023),
+        (1_024, {"index_text": False}, 0),
+        (100, {"index_text": True}, 100 + 16 * 100),
+        (30_000, {"index_text": True}, 400_000),
+        (1_024, {"index_text": False, "embedder": SimpleNamespace(vector_bytes=32)}, 6 * 32),
+    ],
+)
+async def test_a_row_is_reckoned_with_all_that_is_in_it(
+    byte_size: int, options: dict[str, Any], expected: int, tmp_path: pathlib.Path
+) -> None:
+    rig = make_rig("memory+memory", tmp_path)
+    stores = dataclasses.replace(rig.ltm._runner.stores(), **options)
+    draft = draft_one("key", of_size(byte_size), {"m": 1}, None, None, None)
+    assert _row_bytes(draft, stores) == expected + len('{"m":1}') + 4 * len("key") + 2_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -32,14 +33,16 @@ from ltm_async import (
     SyncLTMBackend,
     UnavailableError,
     WatermarkExpiredError,
+    feed,
 )
 from ltm_async.catalogs.firestore import layout
 from ltm_async.catalogs.firestore.feed import MARGIN_US
 from ltm_async.catalogs.firestore.layout import entry_name
 from ltm_async.catalogs.sqlite import database as sqlite_database
 from ltm_async.cursors import write_cursor
+from ltm_async.entry import to_datetime
 from ltm_async.protocols import Catalog
-from ltm_async.results import ChangeInfo, EntryInfo
+from ltm_async.results import ChangeInfo, ChangesResult, EntryInfo
 from ltm_async.schema import postgres_script
 from ltm_async.testing import Faults, ManualClock, Mode, faulty_catalog
 from ltm_async.testing.writes import new_write_id, small
@@ -310,6 +313,59 @@ async def test_following_sees_what_comes_and_ends_when_it_is_cancelled(world: Wo
     assert seen == [("stored", "a"), ("stored", "b"), ("deleted", "a")]
 
 
+def change_of(key: str, version: int) -> ChangeInfo:
+    return ChangeInfo(kind="deleted", key=key, version=version, entry=None, cursor=None)
+
+
+async def test_the_wait_between_looks_that_find_nothing_doubles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [*[[]] * 5, [change_of("a", 1)], [change_of("a", 1)], [change_of("a", 2)]]
+    pages = iter(ChangesResult(changes=changes, cursor="c") for changes in found)
+    slept: list[float] = []
+
+    async def get_page(cursor: str | None) -> ChangesResult:
+        assert cursor == ("c" if slept else None)
+        return next(pages)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr("ltm_async.feed.asyncio.sleep", sleep)
+    following = feed.follow(get_page, poll_s=1.0)
+    seen = [await anext(following) for _ in found]
+    assert [len(page.changes) for page in seen] == [0, 0, 0, 0, 0, 1, 0, 1]
+    assert slept == [0.2, 0.4, 0.8, 1.0, 1.0, 0.1, 0.2]
+
+
+async def test_the_first_wait_is_no_longer_than_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    pages = itertools.count()
+
+    async def get_page(_: str | None) -> ChangesResult:
+        number = next(pages)
+        return ChangesResult(changes=[change_of("a", number)], cursor="c", more=number == 0)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr("ltm_async.feed.asyncio.sleep", sleep)
+    following = feed.follow(get_page, poll_s=0.05)
+    for _ in range(4):
+        await anext(following)
+    assert slept == [0.05, 0.05]
+
+
+def test_what_was_seen_is_forgotten_from_the_oldest_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "REMEMBERED", 2)
+    recent = feed.Recent()
+    assert [recent.is_new(change_of(key, 1)) for key in "aba"] == [True, True, False]
+    assert recent.is_new(change_of("c", 1))  # and b is forgotten, which was seen before a
+    assert [recent.is_new(change_of(key, 1)) for key in "acb"] == [False, False, True]
+    assert recent.is_new(change_of("c", 2))
+    assert recent.is_new(dataclasses.replace(change_of("c", 2), kind="stored"))
+
+
 # What a caller may do wrong, and what a store may
 
 
@@ -347,6 +403,17 @@ async def test_bad_input_is_refused_before_anything_is_sent(
         with pytest.raises(InvalidEntryError, match=said):
             await getattr(ltm, method)(**arguments)
     assert faults.steps == (["catalog.list_changes"] if said == "cursor is none" else [])
+
+
+async def test_a_snapshot_says_what_it_is_of(world: World) -> None:
+    async with backend(world.connect()) as ltm:
+        await ltm.store("a", "x" * 10)
+        await ltm.store("b", 1)
+        made = await ltm.create_snapshot("first")
+        assert (made.success, made.name, made.entry_count, made.total_bytes) == (
+            True, "first", 2, 13,
+        )  # fmt: skip
+        assert made.created_at == to_datetime(world.clock())
 
 
 async def test_a_snapshot_that_is_not_there_is_bad_input(world: World) -> None:

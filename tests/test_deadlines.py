@@ -69,6 +69,19 @@ async def test_every_call_ends_within_a_second_of_its_deadline(
     await rig.aclose()
 
 
+@pytest.mark.parametrize("call", ["store_batch", "retrieve_batch", "delete_batch"])
+async def test_each_batch_of_a_call_that_hangs_is_given_up_in_time(
+    call: str, tmp_path: pathlib.Path
+) -> None:
+    rig = hanging_rig("memory+memory", tmp_path)
+    rig.faults.at = 0
+    keys = [f"k{n}" for n in range(200)]
+    given = [{"key": key, "value": 1} for key in keys] if call == "store_batch" else keys
+    result = await getattr(rig.ltm, call)(given)
+    assert {failure.error_type for failure in result.errors.values()} == {"DeadlineError"}
+    assert list(result.errors) == keys
+
+
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("step", [0, 1, 2])
 async def test_what_ran_out_of_time_is_whole_or_absent(

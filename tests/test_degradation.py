@@ -6,14 +6,17 @@ import asyncio
 import logging
 import pathlib
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ltm_async import ConflictError, LTMBackend, OutcomeUnknownError, RateLimitedError, RetryPolicy
 from ltm_async.calling import FAILURES_TO_OPEN, RETRY_TOKENS, Breaker
+from ltm_async.drafting import draft_one
 from ltm_async.errors import StoreError, UnavailableError
 from ltm_async.fallback import MAX_BYTES, Fallback
+from ltm_async.protocols import Row
 from ltm_async.testing import Faults, Mode
 
 from .backends import PAIRS, QUICK, Rig, make_rig
@@ -178,8 +181,6 @@ async def test_namespaces_do_not_share_what_they_remember(rig: Rig, tmp_path: pa
 
 
 def test_the_memory_is_bounded_by_entries_and_by_bytes() -> None:
-    from ltm_async.drafting import draft_one
-
     memory = Fallback(3)
     for n in range(5):
         memory.keep_draft(draft_one(f"k{n}", n, None, None, None, None), version=1)
@@ -206,6 +207,56 @@ def test_the_memory_is_bounded_by_entries_and_by_bytes() -> None:
     assert large._bytes == 0
 
 
+def test_what_is_remembered_is_what_was_to_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ltm_async.fallback.system_clock", lambda: 5_000_000)
+    memory = Fallback(1)
+    draft = draft_one("k", [1], {"m": 1}, 10, None, None)
+    memory.keep_draft(draft, version=7)
+    expected = Row(
+        key="k",
+        version=7,
+        content_hash=draft.content_hash,
+        byte_size=3,
+        inlined_value="[1]",
+        blob_id=None,
+        metadata='{"m":1}',
+        expires_at=15_000_000,
+        created_at=5_000_000,
+        updated_at=5_000_000,
+    )
+    seen = memory.recall("k")
+    assert seen is not None
+    assert (seen.row, seen.text) == (expected, "[1]")
+    memory.keep_draft(draft, version=None)
+    seen = memory.recall("k")
+    assert seen is not None
+    assert seen.row == expected._replace(version=0)
+    monkeypatch.setattr("ltm_async.fallback.system_clock", lambda: 14_999_999)
+    assert memory.recall("k") is not None
+    monkeypatch.setattr("ltm_async.fallback.system_clock", lambda: 15_000_000)
+    assert memory.recall("k") is None
+    assert memory._bytes == 0
+
+
+def test_what_is_as_large_as_the_memory_is_remembered() -> None:
+    memory = Fallback(2)
+    memory.keep_draft(draft_one("small", 1, None, None, None, None), version=1)
+    large = draft_one("large", "x" * (MAX_BYTES - 2), None, None, None, None)
+    memory.keep_draft(large, version=1)
+    assert memory.recall("small") is None
+    assert memory.recall("large") is not None
+
+
+def test_how_old_a_recalled_value_is_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 3.0
+    monkeypatch.setattr("ltm_async.fallback.time", SimpleNamespace(monotonic=lambda: now))
+    memory = Fallback(1)
+    memory.keep_draft(draft_one("k", 1, None, None, None, None), version=1)
+    now = 5.0
+    hit = memory.result("k", UnavailableError("down"))
+    assert (hit.key, hit.value, hit.age_s) == ("k", 1, 2.0)
+
+
 # How often a store is asked
 
 
@@ -221,6 +272,28 @@ async def test_an_outage_is_warned_of_once(rig: Rig, caplog: pytest.LogCaptureFi
     ]
     assert len(warnings) == 1
     assert "canary-value" not in caplog.text
+
+
+@pytest.mark.parametrize(("call", "asked_for"), [("retrieve", "k"), ("retrieve_batch", ["k"])])
+async def test_an_outage_is_warned_of_again_after_a_minute(
+    call: str,
+    asked_for: Any,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("ltm_async.running.time", SimpleNamespace(monotonic=lambda: now))
+    warned_at: list[float] = []
+    rig = make_rig("memory+memory", tmp_path, on_unavailable="degrade")
+    go_down(rig)
+    for now in (0.0, 59.9, 60.0, 119.9, 120.1):
+        await getattr(rig.ltm, call)(asked_for)
+        warned_at += [now] * len(caplog.records)
+        for record in caplog.records:
+            assert record.getMessage().startswith("going on without the memory: UnavailableError: ")
+        caplog.clear()
+    assert warned_at == [0.0, 60.0, 120.1]
 
 
 @pytest.mark.parametrize("mode", [Mode.DOWN, Mode.LOST_REPLY])

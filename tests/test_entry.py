@@ -16,6 +16,7 @@ from ltm_async.entry import (
     MAX_VALUE_BYTES,
     NEVER,
     Expiry,
+    _make_encode,
     blob_path,
     check_json,
     decode,
@@ -25,6 +26,7 @@ from ltm_async.entry import (
     namespace_path,
     new_blob_id,
     prefix_end,
+    shown,
     to_datetime,
     to_expiry,
 )
@@ -32,6 +34,25 @@ from ltm_async.entry import (
 from .corpus import BAD_VALUES, GOOD_KEYS, GOOD_VALUES, INJECTIONS, nested, same, text_of
 
 # The encoding
+
+
+@pytest.mark.parametrize("interpreter_has", ["C", "Python"])
+def test_the_encoder_is_that_of_json(interpreter_has: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if interpreter_has == "Python":
+        monkeypatch.setattr("json.encoder.c_make_encoder", None)
+    encode_afresh = _make_encode()
+    for value in GOOD_VALUES:
+        expected = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        assert encode_afresh(value) == expected
+    assert encode_afresh({"b": 1, "a": "ü"}) == '{"a":"\\u00fc","b":1}'
+    with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
+        encode_afresh(float("nan"))
+    with pytest.raises(TypeError, match="Object of type set is not JSON serializable"):
+        encode_afresh(set())
+    with pytest.raises(TypeError, match="keys must be str"):
+        encode_afresh({(): 1})
+    same_twice = ["a"]
+    assert encode_afresh([same_twice, same_twice]) == '[["a"],["a"]]'
 
 
 @pytest.mark.parametrize(
@@ -304,3 +325,19 @@ def test_the_end_of_a_prefix_parts_the_keys(prefix: str) -> None:
 def test_the_encoding_is_that_of_the_standard_library(value: Any) -> None:
     """Byte for byte and for ever: hashes are taken of it."""
     assert encode("value", value) == json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def test_a_bad_argument_is_shown_in_short() -> None:
+    assert shown("x" * 100) == "'" + "x" * 39
+    assert shown(10**5_000) == "a huge int"
+
+
+def test_an_instant_that_is_given_as_ttl_is_the_end() -> None:
+    expiry = to_expiry(datetime(2030, 1, 1, tzinfo=UTC))
+    assert expiry == to_expiry(expires_at=datetime(2030, 1, 1, tzinfo=UTC))
+    assert expiry == Expiry(at_us=1_893_456_000_000_000)
+    assert type(expiry.at_us) is int
+
+
+def test_a_prefix_may_end_before_the_last_of_all_characters() -> None:
+    assert prefix_end("a\U0010fffe") == "a\U0010ffff"

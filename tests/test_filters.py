@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ltm_async import InvalidEntryError
-from ltm_async.filters import parse_filter
+from ltm_async.filters import may_match, parse_filter
 from ltm_async.listing import MAX_EXAMINED
 from ltm_async.protocols import Page
 
@@ -75,6 +75,8 @@ FAILS: dict[str, dict[str, Any]] = {
     "a part of a list": {"tags": ["a"]},
     "one of two": {"n": {"$gt": 2, "$lt": 3}},
     "in nothing": {"n": {"$in": []}},
+    "not equal, and it is": {"kind": {"$ne": "note"}},
+    "one of two in a list": {"$and": [{"n": 3}, {"kind": "task"}]},
     "neither": {"$or": [{"n": 4}, {"kind": "task"}]},
     "not": {"$not": {"$or": [{"n": 3}, {"kind": "task"}]}},
 }
@@ -96,6 +98,10 @@ def nested(levels: int) -> dict[str, Any]:
     return {"$not": nested(levels - 1)} if levels else {"a": 1}
 
 
+def joined(levels: int) -> dict[str, Any]:
+    return {"$and": [joined(levels - 1)]} if levels else {"a": 1}
+
+
 def deep(levels: int) -> Any:
     value: Any = 1
     for _ in range(levels):
@@ -113,7 +119,8 @@ def deep(levels: int) -> Any:
         ({"a": float("nan")}, "NaN"),
         ({"a": {"$near": 1}}, r"there is no operator '\$near'; there are \$eq, \$ne"),
         ({"a": {"$eq": 1, "b": 2}}, "there is no operator 'b'"),
-        ({"$eq": 1}, r"'\$eq' cannot stand here"),
+        ({"$eq": 1}, r"'\$eq' cannot stand here, where \$and, \$or, \$not, \$path and names"),
+        ({"$not": {"$not": 1}}, "must hold filters, not int"),
         ({"a": {"$gt": None}}, r"\$gt needs a number or text"),
         ({"a": {"$lt": True}}, r"\$lt needs a number or text"),
         ({"a": {"$in": "text"}}, r"\$in needs a list"),
@@ -133,12 +140,15 @@ def deep(levels: int) -> Any:
         ({"a\0b": 1}, "NUL"),
         ({"a": {"$in": ["\ud800"]}}, "lone surrogate"),
         ({"$and": [{"a": 1}] * 101}, "has 101 conditions, the limit is 100"),
+        ({"$not": {"$and": [{"a": 1}] * 101}}, "has 101 conditions, the limit is 100"),
         (nested(10), "nested deeper than 10 levels"),
+        (joined(10), "nested deeper than 10 levels"),
     ],
 )
 def test_what_is_no_filter_is_refused(given: Any, words: str) -> None:
-    with pytest.raises(InvalidEntryError, match=words):
-        parse_filter(given)
+    with pytest.raises(InvalidEntryError, match=words) as caught:
+        parse_filter(given, "where")
+    assert str(caught.value).startswith("where")
 
 
 def test_the_limits_themselves_are_allowed() -> None:
@@ -147,6 +157,14 @@ def test_the_limits_themselves_are_allowed() -> None:
     assert not parse_filter(nested(9)).matches({"a": 1})
     assert parse_filter({"$path": ["a"] * 32, "$exists": False}).matches({})
     assert parse_filter({"a": deep(450)}).matches({"a": deep(450)})
+    parse_filter(joined(9))
+
+
+def test_stored_metadata_may_match_where_it_does_or_cannot_be_read() -> None:
+    wanted = parse_filter({"n": 3})
+    assert [may_match(wanted, text) for text in ('{"n":3}', '{"n":4}')] == [True, False]
+    assert all(may_match(wanted, text) for text in ("no JSON", "[3]"))
+    assert may_match(None, '{"n":4}')
 
 
 @pytest.fixture(params=PAIRS)
