@@ -75,8 +75,8 @@ def to_commit(namespace: str, ordered: Sequence[Write]) -> Commit:
         _unless_empty([expiry.ttl_us for expiry in expiries]),
         _unless_empty([expiry.at_us for expiry in expiries]),
         _unless_empty(versions),
-        indexed and [words and to_tsvector(namespace, words) for words in indexed],
-        indexed and [words and words.count(" ") + 1 for words in indexed],
+        indexed and [to_tsvector(namespace, words) if words else None for words in indexed],
+        indexed and [words.count(" ") + 1 if words else None for words in indexed],
         pointed and to_floats(b"".join(filter(None, pointed))).tolist(),
         pointed and [vector and len(vector) // FLOAT_BYTES for vector in pointed],
     )

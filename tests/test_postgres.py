@@ -9,10 +9,13 @@ import asyncpg
 import pytest
 
 from ltm_async import LTMBackend, PostgresCatalog
+from ltm_async.catalogs.postgres.columns import _COLUMNS
 from ltm_async.errors import CorruptError
 from ltm_async.filters import parse_filter
 from ltm_async.protocols import Catalog
+from ltm_async.sql_functions import Commit
 from ltm_async.testing import CatalogContract, ChangesContract, SearchContract, VectorContract
+from ltm_async.testing.writes import new_write_id, small
 
 from .databases import Database
 from .servers.pgbouncer import PgBouncer
@@ -195,6 +198,34 @@ async def test_a_filter_goes_on_behind_a_row_whose_key_is_none(database: Databas
     with pytest.raises(CorruptError, match="no key that can be one"):
         await catalog.filter_entries("", nothing, after="a", limit=10, most=1)
     await catalog.aclose()
+
+
+async def test_keys_are_told_apart_whatever_is_in_them(database: Database) -> None:
+    """They are sent as one text, with something between them."""
+    keys = ["a\nb", "a", "b", "\n", "\n\n", "\\N", "NULL", "''", "b\n"]
+    catalog = PostgresCatalog(database.dsn, schema=database.schema)
+    writes = [small(key, f'"{number}"') for number, key in enumerate(keys)]
+    for batch in writes, writes[:1]:
+        await catalog.track_entries_batch("", batch, write_id=new_write_id())
+        wanted = {write.key: write.inlined_value for write in batch}
+        found = await catalog.get_entries_batch("", [write.key for write in batch])
+        assert {row.key: row.inlined_value for row in found} == wanted
+        gone = await catalog.delete_entries_batch("", [*wanted], write_id=new_write_id())
+        assert {removed.key for removed in gone} == {*wanted}
+    await catalog.aclose()
+
+
+def test_of_a_batch_only_vectors_are_sent_as_arrays(database: Database) -> None:
+    """The driver looks at each item of an array by itself."""
+    vectors = {"commit": {2 + Commit._fields.index("in_vectors"): "real"}}
+    for function, columns in _COLUMNS.items():
+        ((types,),) = database.rows(
+            "SELECT proargtypes::regtype[]::text[] FROM pg_proc"
+            f" WHERE oid = '{{}}ltm_{function}'::regproc"
+        )
+        arrays = {place: kind for place, kind in enumerate(types) if kind.endswith("[]")}
+        known = {**columns, **vectors.get(function, {})}
+        assert arrays == {place: f"{kind}[]" for place, kind in known.items()}, function
 
 
 async def test_a_batch_in_any_order_writes_each_value_under_its_key(database: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,9 +15,11 @@ from ltm_async import (
     ConflictError,
     LTMBackend,
     LTMError,
+    SupabaseCatalog,
     UnavailableError,
 )
 from ltm_async.catalogs.supabase.client import Client
+from ltm_async.catalogs.supabase.connecting import tls_of
 from ltm_async.protocols import Catalog
 from ltm_async.testing import CatalogContract, ChangesContract, SearchContract, VectorContract
 from ltm_async.testing.writes import new_write_id, small
@@ -206,11 +209,25 @@ async def test_catalogs_with_the_same_arguments_share_a_client_and_no_others(
     ]
     clients = await asyncio.gather(*(each._share.get() for each in (*same, *others)))
     assert len({id(client) for client in clients}) == 3
-    contexts = {id(_pool_of(client)._ssl_context) for client in clients}
-    assert contexts == {id(await default_context())}
     for catalog in (*same, *others):
         await catalog.aclose()
     assert all(client._http.is_closed for client in clients)
+
+
+async def test_certificates_are_read_once_and_only_for_what_leaves_the_machine(
+    project: Project,
+) -> None:
+    here = project.catalog()
+    client = await here._share.get()
+    context = await default_context()
+    assert _pool_of(client)._ssl_context is not context
+    await here.aclose()
+    away = [SupabaseCatalog(f"supabase://{'abcd' * 5}", key=key) for key in ("sb_a", "sb_b")]
+    assert [await tls_of(catalog._share._key) for catalog in away] == [context, context]
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    for catalog in away:
+        await catalog.aclose()
 
 
 def test_each_loop_has_its_client_and_leaves_none(project: Project) -> None:

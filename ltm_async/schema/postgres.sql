@@ -190,18 +190,17 @@ BEGIN
     RETURNING key, blob_id;
 END $$;
 
--- Forget the texts of these keys, which the caller has locked.
+-- Forget the texts of these keys, which the caller has locked, having looked whether any are kept:
+-- where there are none, a call would take longer than the look.
 CREATE OR REPLACE FUNCTION @schema@.ltm_drop_texts(in_namespace text, in_keys text[])
 RETURNS void
 LANGUAGE plpgsql SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-    IF EXISTS (SELECT FROM @schema@.ltm_texts WHERE @within@) THEN
-        DELETE FROM @schema@.ltm_texts WHERE ctid = ANY (ARRAY (
-            SELECT t.place FROM unnest(in_keys) AS x (k)
-            CROSS JOIN LATERAL (
-                SELECT ctid FROM @schema@.ltm_texts
-                WHERE namespace = in_namespace AND key = x.k LIMIT 1) AS t (place)));
-    END IF;
+    DELETE FROM @schema@.ltm_texts WHERE ctid = ANY (ARRAY (
+        SELECT t.place FROM unnest(in_keys) AS x (k)
+        CROSS JOIN LATERAL (
+            SELECT ctid FROM @schema@.ltm_texts
+            WHERE namespace = in_namespace AND key = x.k LIMIT 1) AS t (place)));
 END $$;
 
 -- The same for their vectors.
@@ -237,6 +236,7 @@ DECLARE
     places tid[];
     changed bigint;
     present record;
+    kept record;
     transaction xid8 := pg_current_xact_id();
 BEGIN
     IF cardinality(fresh) > 0 THEN
@@ -321,7 +321,10 @@ BEGIN
     IF present.had_blobs THEN
         PERFORM @schema@.ltm_retire(in_namespace, in_keys, fresh || renewed, now_us);
     END IF;
-    IF in_texts IS NULL OR array_position(in_texts, NULL) IS NOT NULL THEN
+    SELECT EXISTS (SELECT FROM @schema@.ltm_texts WHERE @within@) AS texts,
+        EXISTS (SELECT FROM @schema@.ltm_vectors WHERE @within@) AS vectors
+    INTO kept;
+    IF kept.texts AND (in_texts IS NULL OR array_position(in_texts, NULL) IS NOT NULL) THEN
         PERFORM @schema@.ltm_drop_texts(in_namespace, in_keys);
     END IF;
     IF in_texts IS NOT NULL THEN
@@ -333,8 +336,8 @@ BEGIN
             words = excluded.words, length = excluded.length
         WHERE t.words <> excluded.words;
     END IF;
-    IF (in_vectors IS NULL OR array_position(in_dimensions, NULL) IS NOT NULL)
-        AND EXISTS (SELECT FROM @schema@.ltm_vectors WHERE @within@)
+    IF kept.vectors
+        AND (in_vectors IS NULL OR array_position(in_dimensions, NULL) IS NOT NULL)
     THEN
         PERFORM @schema@.ltm_drop_vectors(in_namespace, in_keys);
     END IF;
@@ -401,9 +404,16 @@ CREATE OR REPLACE FUNCTION @schema@.ltm_remove(
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_sort = on SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
+DECLARE
+    kept record;
 BEGIN
-    PERFORM @schema@.ltm_drop_texts(in_namespace, in_keys);
-    IF EXISTS (SELECT FROM @schema@.ltm_vectors WHERE @within@) THEN
+    SELECT EXISTS (SELECT FROM @schema@.ltm_texts WHERE @within@) AS texts,
+        EXISTS (SELECT FROM @schema@.ltm_vectors WHERE @within@) AS vectors
+    INTO kept;
+    IF kept.texts THEN
+        PERFORM @schema@.ltm_drop_texts(in_namespace, in_keys);
+    END IF;
+    IF kept.vectors THEN
         PERFORM @schema@.ltm_drop_vectors(in_namespace, in_keys);
     END IF;
     RETURN QUERY

@@ -166,6 +166,15 @@ class SearchContract:
         assert await self._keys(catalog, "tea") == set()
         assert (await self._search(catalog, "tea")).entries == 0
 
+    async def test_a_row_whose_text_has_no_word_is_stored_and_not_found(
+        self, catalog: Catalog
+    ) -> None:
+        await self._index(catalog, self._text("--", "tea"))
+        for writes in [self._text("--", "...")], [self._text("--", "?"), self._text("k", "tea")]:
+            await self._index(catalog, *writes)
+            assert await self._keys(catalog, "tea") == {write.key for write in writes} - {"--"}
+        assert (await catalog.get_entry(SPACE, "--")) is not None
+
     async def test_a_touched_row_keeps_its_text(self, catalog: Catalog) -> None:
         await self._index(catalog, self._text("k", "tea"))
         await catalog.touch_entry(

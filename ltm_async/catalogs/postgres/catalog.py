@@ -43,6 +43,7 @@ from ...sql_functions import (
 )
 from ...text import Query
 from ...tsearch import answer, ask
+from .columns import query, sent
 from .connecting import close, connect
 from .options import PoolKey
 
@@ -90,7 +91,7 @@ class PostgresCatalog(Catalog):
         address = Address.of(dsn)
         key = PoolKey(address, schema, min_size, max_size, pooler, install)
         self._shown = address.shown
-        self._functions = f'SELECT * FROM "{schema}".ltm_'  # noqa: S608  # checked
+        self._schema = schema
         self._share = self._pools.share(key)
         self._closed = False
 
@@ -272,10 +273,13 @@ class PostgresCatalog(Catalog):
     ) -> list[Any]:
         """The rows that *function* gives; *keys* and *versions* are for a conflict's error."""
         self._check_open()
-        places = ", ".join(f"${number}" for number in range(1, len(arguments) + 1))
-        query = f"{self._functions}{function}({places})"
         connections = await self._share.get()
-        return await connections.fetch(query, arguments, keys, versions)
+        return await connections.fetch(
+            query(self._schema, function, len(arguments)),
+            sent(function, arguments),
+            keys,
+            versions,
+        )
 
     def _check_open(self) -> None:
         if self._closed:

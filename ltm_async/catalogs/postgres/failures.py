@@ -15,34 +15,42 @@ from ...sqlstates import CONFLICT, RESTORED, conflict, expired, lacks_schema, me
 NAME = "postgres"
 
 
+CONNECTING = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+COMMANDING = (*CONNECTING, asyncpg.InternalClientError)
+"""What may go wrong meanwhile; a TimeoutError and an SSLError are an OSError."""
+
+
 @contextlib.contextmanager
 def connecting() -> Iterator[None]:
     """Raise what went wrong before anything was sent as ours."""
     try:
         yield
-    except asyncpg.PostgresError as exc:
+    except CONNECTING as exc:
+        not_connected(exc)
+
+
+def not_connected(exc: Exception) -> NoReturn:
+    """Raise *exc*, one of ``CONNECTING``, as ours: nothing was sent."""
+    if isinstance(exc, asyncpg.PostgresError):
         _refuse(exc, UnavailableError)
-    except ssl.SSLError as exc:
+    if isinstance(exc, ssl.SSLError):
         raise StoreError(f"{NAME}: no trusted TLS connection: {exc}", store=NAME) from exc
-    except (asyncpg.InterfaceError, OSError) as exc:  # a TimeoutError is an OSError
-        raise UnavailableError(f"{NAME}: {_text(exc)}", store=NAME) from exc
+    raise UnavailableError(f"{NAME}: {_text(exc)}", store=NAME) from exc
 
 
-@contextlib.contextmanager
-def commanding(keys: Sequence[str], versions: Sequence[int | None] = ()) -> Iterator[None]:
-    """Raise what went wrong with a command as ours; *keys* as they were sent, for a conflict."""
-    try:
-        yield
-    except asyncpg.PostgresError as exc:
+def not_answered(
+    exc: Exception, keys: Sequence[str], versions: Sequence[int | None] = ()
+) -> NoReturn:
+    """Raise *exc*, one of ``COMMANDING``, as ours; *keys* as they were sent, for a conflict."""
+    if isinstance(exc, asyncpg.PostgresError):
         if exc.sqlstate == CONFLICT:
             raise conflict(exc.detail, keys, versions) from exc
         if (ended := expired(exc.sqlstate)) is not None:
             raise ended from exc
         _refuse(exc, OutcomeUnknownError)
-    except asyncpg.InterfaceError as exc:  # asyncpg would not send it
+    if isinstance(exc, asyncpg.InterfaceError):  # asyncpg would not send it
         raise UnavailableError(f"{NAME}: {_text(exc)}", store=NAME) from exc
-    except (asyncpg.InternalClientError, OSError) as exc:
-        raise OutcomeUnknownError(f"{NAME}: {_text(exc)}", store=NAME) from exc
+    raise OutcomeUnknownError(f"{NAME}: {_text(exc)}", store=NAME) from exc
 
 
 def _refuse(exc: asyncpg.PostgresError, broken: type[StoreError]) -> NoReturn:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import partial
+from types import TracebackType
 from typing import Any, Literal
 
 import asyncpg
@@ -16,7 +16,7 @@ from ...errors import ConfigError
 from ...schema import VERSION, postgres_script
 from ...tls import default_context
 from ...worker import aside
-from .failures import commanding, connecting
+from .failures import COMMANDING, CONNECTING, connecting, not_answered, not_connected
 from .lending import Connection, Pool
 from .options import PoolKey
 
@@ -48,9 +48,11 @@ class Connections:
         versions: Sequence[int | None],
     ) -> list[Any]:
         """The rows that *query* gives; *keys* and *versions* are for a conflict's error."""
-        with commanding(keys, versions):
-            async with borrow(self._pool) as conn:
+        try:
+            async with Borrowed(self._pool) as conn:
                 return await conn.fetch(query, *arguments)
+        except COMMANDING as exc:
+            not_answered(exc, keys, versions)
 
     async def aclose(self) -> None:
         await close_pool(self._pool)
@@ -82,20 +84,38 @@ async def close_pool(pool: Pool) -> None:
         pool.terminate()
 
 
-@contextlib.asynccontextmanager
-async def borrow(pool: Pool) -> AsyncIterator[Connection]:
-    """A connection that answers. One that is cut in a command is not lent again."""
-    with connecting():
-        conn = await pool.lend()
-    try:
-        yield conn
-    except BaseException as exc:
-        if not isinstance(exc, asyncpg.PostgresError) or isinstance(exc, _BROKEN):
-            # Anything else waits for a cancellation to be confirmed, over a link that may be dead.
-            conn.terminate()
-        raise
-    finally:
-        pool.give_back(conn)
+class Borrowed:
+    """A connection of *pool* that answers. One that is cut in a command is not lent again.
+
+    A class, for as a generator it would take as long as all else that is done to borrow.
+    """
+
+    __slots__ = ("_conn", "_pool")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def __aenter__(self) -> Connection:
+        try:
+            self._conn = await self._pool.lend()
+        except CONNECTING as exc:
+            not_connected(exc)
+        return self._conn
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if exc is not None and (
+                not isinstance(exc, asyncpg.PostgresError) or isinstance(exc, _BROKEN)
+            ):
+                # Else it waits for a cancellation to be confirmed, over a link that may be dead.
+                self._conn.terminate()
+        finally:
+            self._pool.give_back(self._conn)
 
 
 async def _tls(address: Address) -> ssl.SSLContext | Literal[False] | None:
@@ -131,7 +151,7 @@ async def _create(key: PoolKey, tls: Any, *, named_statements: bool) -> Pool:
 
 async def _prepare(pool: Pool, key: PoolKey) -> bool:
     """Bring the schema up to date; say whether a pooler stands before the server."""
-    async with borrow(pool) as conn:
+    async with Borrowed(pool) as conn:
         try:
             version, server_pid = await _probe(conn, key.schema)
         except asyncpg.UndefinedTableError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 
@@ -24,7 +24,7 @@ MAX_REPLY_BYTES = 256 * 1024 * 1024
 class Client:
     """Made in a running loop, to which its connections belong."""
 
-    def __init__(self, key: ClientKey, tls: ssl.SSLContext) -> None:
+    def __init__(self, key: ClientKey, tls: ssl.SSLContext | Literal[False]) -> None:
         self._tokens = Tokens(key)
         self._rpc_url = f"{key.rest_url}/rpc/"
         self._http = httpx2.AsyncClient(
