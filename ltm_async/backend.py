@@ -316,13 +316,13 @@ class LTMBackend:
         check_key(key)
 
         async def retrieve(stores: Stores) -> RetrieveResult:
-            read = await reading.read_batch(stores, [key])
-            result = read.result(key)
+            texts: dict[str, str] = {}
+            result = (await reading.read_batch(stores, [key], texts)).result(key)
             if self._runner.fallback is not None:
                 if result.row is None:
                     self._runner.fallback.forget([key])
                 else:
-                    self._runner.fallback.keep(result.row, read.texts[key])
+                    self._runner.fallback.keep(result.row, texts[key])
             telemetry.looked_up(found=int(result.found), missing=int(not result.found))
             return result
 

@@ -28,8 +28,6 @@ class Fetched(NamedTuple):
     """What a blob held."""
 
     value: Any
-    text: str
-    """The canonical JSON that it came from."""
     content_hash: str
     """Of the text itself, encrypted or not."""
 
@@ -46,9 +44,6 @@ class Read(NamedTuple):
     results: dict[str, RetrieveResult]
     errors: dict[str, StoreError]
 
-    texts: dict[str, str]
-    """The canonical JSON that each value came from."""
-
     def result(self, key: str) -> RetrieveResult:
         """What was found under *key*; raises why it could not be read."""
         if key in self.errors:
@@ -56,8 +51,12 @@ class Read(NamedTuple):
         return self.results.get(key) or RetrieveResult(key=key)
 
 
-async def read_batch(stores: Stores, keys: Sequence[str]) -> Read:
+async def read_batch(
+    stores: Stores, keys: Sequence[str], texts: dict[str, str] | None = None
+) -> Read:
     """Read at most ``batch_size`` keys as of one moment.
+
+    *texts* gets the canonical JSON that each value came from; without, none is held in memory.
 
     A blob that is gone or damaged has the rows read again. If they changed, the new ones
     count; if not, the blob is corrupt: it is never taken for a missing entry.
@@ -77,15 +76,15 @@ async def read_batch(stores: Stores, keys: Sequence[str]) -> Read:
             if row.blob_id is not None and (row.key, row.blob_id) not in fetched
         ]
         if todo:
-            await _download(stores, todo, fetched, failed)
+            await _download(stores, todo, fetched, failed, texts)
         # What failed for the first time may have been replaced while it was read.
         if all(name in suspects or not _may_heal(exc) for name, exc in failed.items()):
             for (key, _), exc in failed.items():
                 if isinstance(exc, CorruptError):
                     stores.damaged.add(key)
-            return _decoded(stores, rows, fetched, failed)
+            return _decoded(stores, rows, fetched, failed, texts)
     busy = UnavailableError("the entry is replaced faster than its blob can be read")
-    return _decoded(stores, rows, fetched, dict.fromkeys(failed, busy))
+    return _decoded(stores, rows, fetched, dict.fromkeys(failed, busy), texts)
 
 
 def _may_heal(exc: StoreError) -> bool:
@@ -97,6 +96,7 @@ async def _download(
     rows: Sequence[Row],
     fetched: dict[Named, Fetched],
     failed: dict[Named, StoreError],
+    texts: dict[str, str] | None,
 ) -> None:
     """Put the value of each row's blob into *fetched*, or why there is none into *failed*."""
     gate = stores.gates.get()
@@ -111,7 +111,7 @@ async def _download(
                 data = await stores.to_blobs.unanswered(
                     stores.blobs.get, path, limit=stores.values.blob_bytes(row.byte_size) + 1
                 )
-                fetched[named] = await _checked(stores, row, data)
+                fetched[named] = await _checked(stores, row, data, texts)
             telemetry.transferred("down", row.byte_size)
         except StoreError as exc:
             failed[named] = exc
@@ -119,11 +119,16 @@ async def _download(
     await fan_out(rows, download, count=stores.max_concurrency)
 
 
-async def _checked(stores: Stores, row: Row, data: bytes | None) -> Fetched:
+async def _checked(
+    stores: Stores, row: Row, data: bytes | None, texts: dict[str, str] | None
+) -> Fetched:
     if data is None:
         raise CorruptError("a blob that a row names is missing")
     text, content_hash = await stores.values.open_blob(row, row.blob_id or "", data)
-    return Fetched(decode(text), text, content_hash)
+    value = decode(text)
+    if texts is not None:
+        texts[row.key] = text
+    return Fetched(value, content_hash)
 
 
 def _decoded(
@@ -131,9 +136,9 @@ def _decoded(
     rows: dict[str, Row],
     fetched: Mapping[Named, Fetched],
     failed: Mapping[Named, StoreError],
+    texts: dict[str, str] | None,
 ) -> Read:
     results: dict[str, RetrieveResult] = {}
-    texts: dict[str, str] = {}
     errors: dict[str, StoreError] = {}
     open_inlined, result_of = stores.values.open_inlined, RetrieveResult.of
     for key, row in rows.items():
@@ -145,20 +150,21 @@ def _decoded(
                     raise CorruptError("a row has a value and a blob at once")
                 text, content_hash = open_inlined(row, text)
                 value = decode(text)
+                if texts is not None:
+                    texts[key] = text
             elif blob_id is None:
                 raise CorruptError("a row has neither a value nor a blob")
             elif (key, blob_id) in failed:
                 raise failed[key, blob_id]
             else:
-                value, text, content_hash = fetched[key, blob_id]
+                value, content_hash = fetched[key, blob_id]
             if content_hash != row_hash:
                 rows[key] = row = row._replace(content_hash=content_hash)
             decoded = {} if metadata == "{}" else decode_metadata(row)
             results[key] = result_of(key, value, decoded, row)
-            texts[key] = text
         except StoreError as exc:
             errors[key] = exc
-    return Read(rows, results, errors, texts)
+    return Read(rows, results, errors)
 
 
 def check_instants(row: Row) -> None:

@@ -161,20 +161,21 @@ async def _read(
     stores: Stores, selection: Selection, rows: Sequence[Row], loaded: Loaded
 ) -> AsyncIterator[Sequence[Line]]:
     """*rows* as they are now, with their values; those that are gone by now are left out."""
-    read = await read_batch(stores, [row.key for row in rows])
+    texts: dict[str, str] = {}
+    read = await read_batch(stores, [row.key for row in rows], texts)
     found: list[Row] = []
     for row in read.rows.values():
         if (exc := read.errors.get(row.key)) is not None:
             if not isinstance(exc, CorruptError):
                 raise exc  # a store that is down is no damage
             loaded.leave_out(row.key, exc)
-        elif not read.texts[row.key].isascii():
+        elif not texts[row.key].isascii():
             loaded.leave_out(row.key, CorruptError("a row has a value that is no canonical JSON"))
         elif selection.wanted is None or selection.wanted.matches(decode(row.metadata)):
             found.append(row)
     found.sort(key=lambda row: row.key)
     for part in _parts(found, INSERT_BYTES, PAGE):
-        yield [_line(row, read.texts[row.key], read.results[row.key].value) for row in part]
+        yield [_line(row, texts[row.key], read.results[row.key].value) for row in part]
 
 
 def _line(row: Row, text: str | None, value: object) -> Line:
