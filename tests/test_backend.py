@@ -40,6 +40,7 @@ async def test_a_value_comes_back_as_it_was(rig: Rig, value: Any) -> None:
     stored = await rig.ltm.store("k", value, metadata={"a": {"b": 1}})
     hit = await rig.ltm.retrieve("k")
     assert (hit.success, hit.found, hit.value, hit.metadata) == (True, True, value, {"a": {"b": 1}})
+    assert hit.key == stored.key == "k"
     assert type(hit.value) is type(value)
     assert stored.content_hash == hit.content_hash == compute_content_hash(value)
     assert (stored.version, stored.byte_size) == (hit.version, hit.byte_size)
@@ -50,6 +51,7 @@ async def test_a_value_comes_back_as_it_was(rig: Rig, value: Any) -> None:
 async def test_a_missing_key_is_not_found(rig: Rig) -> None:
     miss = await rig.ltm.retrieve("absent")
     assert (miss.success, miss.found, miss.value, miss.version) == (True, False, None, None)
+    assert miss.key == "absent"
 
 
 async def test_a_large_value_is_an_object(rig: Rig) -> None:

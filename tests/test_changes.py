@@ -393,6 +393,12 @@ BAD = [
 ]
 
 
+def test_an_hour_is_the_longest_poll() -> None:
+    feed.check_poll(3_600.0)
+    with pytest.raises(InvalidEntryError):
+        feed.check_poll(3_600.1)
+
+
 @pytest.mark.parametrize(("method", "arguments", "said"), BAD)
 async def test_bad_input_is_refused_before_anything_is_sent(
     method: str, arguments: dict[str, Any], said: str
