@@ -325,6 +325,29 @@ async def test_no_function_called_by_hand_shows_or_changes_what_is_anothers(
     assert called > 100
 
 
+@pytest.mark.parametrize("values", [None, [], ["1"], ["1", "2", "3"]])
+async def test_a_commit_by_hand_that_gives_other_than_a_value_for_each_key_is_refused(
+    neighbours: Neighbours, values: list[str] | None
+) -> None:
+    commit = {
+        **dict.fromkeys(["in_blob_ids", "in_ttls", "in_ends", "in_versions"]),
+        **dict.fromkeys(["in_texts", "in_lengths"]),
+        "in_namespace": BOB,
+        "in_write_id": "w",
+        "in_keys": ["a", "b"],
+        "in_hashes": ["h", "h"],
+        "in_sizes": [1, 1],
+        "in_values": values,
+        "in_metadata": ["{}", "{}"],
+    }
+    reply = await neighbours.ask("POST", "/rpc/ltm_commit", token_of(BOB), commit)
+    assert (reply.status_code, reply.json()["code"]) == (400, "22023")
+    reply = await neighbours.ask(
+        "POST", "/rpc/ltm_commit", token_of(BOB), {**commit, "in_values": ["1", "2"]}
+    )
+    assert reply.status_code == 200
+
+
 FORGED = {
     "namespace": ALICE, "key": "small", "version": 99, "write_id": "w", "content_hash": "h",
     "byte_size": 1, "inlined_value": "1", "metadata": "{}", "created_at": 1, "updated_at": 1,

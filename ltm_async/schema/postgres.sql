@@ -239,6 +239,10 @@ DECLARE
     kept record;
     transaction xid8 := pg_current_xact_id();
 BEGIN
+    -- Called by hand with fewer, the loop below would wait for ever for rows that are not written.
+    IF (cardinality(in_values) = cardinality(in_keys)) IS NOT TRUE THEN
+        RAISE EXCEPTION 'as many values as keys are needed' USING ERRCODE = '22023';
+    END IF;
     IF cardinality(fresh) > 0 THEN
         places := @schema@.ltm_lock_blobs(in_namespace, fresh);
         UPDATE @schema@.ltm_blobs SET state = 'live', committed = true, due_at = NULL
