@@ -42,7 +42,7 @@ from .servers.gcs import GcsServer
 from .servers.ministack import MiniStack
 from .servers.pgbouncer import PgBouncer
 
-CANCELLATIONS = int(os.environ.get("LTM_CANCELLATIONS", "500"))
+CANCELLATIONS = int(os.environ.get("LTM_CANCELLATIONS", "250"))
 SEED = int(os.environ.get("LTM_SEED", "1"))
 SIZE = 3
 """Of each pool, as far as that can be said."""
@@ -129,17 +129,21 @@ def azure(fixture: Fixture) -> Rig:
 def sqlite(fixture: Fixture) -> Rig:
     catalog = SQLiteCatalog(str(fixture("tmp_path") / "ltm.db"))
     ltm = LTMBackend(catalog, MemoryBlobStore(), on_unavailable="raise")
-    return Rig(ltm, catalog, "", lambda: threads_of("ltm-sqlite-"), WRITER_AND_READER)
+    return Rig(ltm, catalog, "", threads_of("ltm-sqlite-"), WRITER_AND_READER)
 
 
 def local(fixture: Fixture) -> Rig:
     blobs = LocalBlobStore(fixture("tmp_path") / "blobs")
     ltm = LTMBackend(MemoryCatalog(), blobs, on_unavailable="raise")
-    return Rig(ltm, blobs, LARGE, lambda: threads_of("ltm-local-"), WRITER_AND_READER)
+    return Rig(ltm, blobs, LARGE, threads_of("ltm-local-"), WRITER_AND_READER)
 
 
-def threads_of(prefix: str) -> int:
-    return sum(thread.name.startswith(prefix) for thread in threading.enumerate())
+def threads_of(prefix: str) -> Callable[[], int]:
+    """How many of that name have begun from now on: other tests leave some behind."""
+    before = set(threading.enumerate())
+    return lambda: sum(
+        thread.name.startswith(prefix) for thread in set(threading.enumerate()) - before
+    )
 
 
 def connections_to(port: int) -> Callable[[], int]:

