@@ -74,8 +74,12 @@ def test_nothing_grows(setting: tuple[str, Any]) -> None:
     title, settings = setting
     rounds = soak(settings)
     report(title, figures(rounds))
-    for name in COUNTED:  # the first has what the largest crowd needed
-        assert max(counts(rounds, name)) == counts(rounds, name)[0], name
-    rss_mib = [held.rss_mib for held in rounds]
     half = len(rounds) // 2
+    for name in COUNTED:
+        # The first has what the largest crowd needed. A thread may still be at work for a call that
+        # was cancelled, and have a file open; the last is after all has settled.
+        first, *later = counts(rounds, name)
+        assert later[-1] <= first, name
+        assert statistics.median(later[half:]) <= first, name
+    rss_mib = [held.rss_mib for held in rounds]
     assert max(rss_mib[half:]) <= max(rss_mib[:half]) + GROWTH_MIB
