@@ -13,8 +13,10 @@ import pytest
 from ltm_async import MemoryCatalog, SQLiteCatalog
 from ltm_async.protocols import Catalog
 from ltm_async.testing import (
+    BlobStoreContract,
     CatalogContract,
     ChangesContract,
+    CrashPointContract,
     ManualClock,
     SearchContract,
     VectorContract,
@@ -100,3 +102,22 @@ class TestMemoryCatalog(CatalogContract, ChangesContract, SearchContract, Vector
     async def raw_vectors(self, catalog: Catalog, namespace: str) -> set[str]:
         assert isinstance(catalog, MemoryCatalog)
         return {*catalog._spaces[namespace].vectors}
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [
+        BlobStoreContract,
+        CatalogContract,
+        ChangesContract,
+        CrashPointContract,
+        SearchContract,
+        VectorContract,
+    ],
+)
+def test_a_subclass_cannot_hide_a_test_of_a_contract(contract: type) -> None:
+    tests = [name for base in contract.__mro__ for name in vars(base) if name.startswith("test_")]
+    for name in tests:
+        with pytest.raises(TypeError, match=f"Mine hides contract tests: .*{name}"):
+            type("Mine", (contract,), {name: None})
+    assert tests

@@ -9,6 +9,7 @@ import pytest
 from ..entry import blob_path, namespace_path, new_blob_id
 from ..errors import ClosedError, CorruptError
 from ..protocols import BlobStore
+from .hiding import refuse_hidden
 
 SPACE = "contract"
 HASH = "sha256:" + "0123456789abcdef" * 4
@@ -22,9 +23,7 @@ class BlobStoreContract:
     """Subclass it, give it the fixture ``blobs`` and ``raw_blob``; tests cannot be hidden."""
 
     def __init_subclass__(cls) -> None:
-        tests = {name for name in vars(cls) if name.startswith("test_")}
-        if hidden := tests & set(vars(BlobStoreContract)):
-            raise TypeError(f"{cls.__name__} hides contract tests: {sorted(hidden)}")
+        refuse_hidden(cls)
 
     @pytest.fixture
     def blobs(self) -> BlobStore:

@@ -11,6 +11,7 @@ from ..cursors import DELETIONS_KEPT_US
 from ..entry import Expiry
 from ..errors import InvalidEntryError, WatermarkExpiredError
 from ..protocols import Catalog, Change, SnapshotRow, Write
+from .hiding import refuse_hidden
 from .writes import SECOND_US, SPACE, new_write_id, small
 
 LONG_S = DELETIONS_KEPT_US / SECOND_US + 1
@@ -21,9 +22,7 @@ class ChangesContract:
     """Subclass it beside :class:`CatalogContract`, whose ``catalog`` and ``advance`` it uses."""
 
     def __init_subclass__(cls) -> None:
-        tests = {name for name in vars(cls) if name.startswith("test_")}
-        if hidden := tests & set(vars(ChangesContract)):
-            raise TypeError(f"{cls.__name__} hides contract tests: {sorted(hidden)}")
+        refuse_hidden(cls)
         super().__init_subclass__()
 
     @pytest.fixture

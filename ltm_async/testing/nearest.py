@@ -13,6 +13,7 @@ from ..errors import ConflictError, FencedError
 from ..filters import parse_filter
 from ..protocols import Catalog, Near, Write
 from ..vectors import to_floats, to_unit
+from .hiding import refuse_hidden
 from .writes import LARGE, LEASE_US, SECOND_US, large, new_write_id, reservation, small
 
 SPACE = "vector contract"
@@ -37,6 +38,10 @@ class VectorContract:
     The first two are those of ``CatalogContract``; ``raw_vectors`` looks at the store without the
     adapter.
     """
+
+    def __init_subclass__(cls) -> None:
+        refuse_hidden(cls)
+        super().__init_subclass__()
 
     @pytest.fixture
     def catalog(self) -> Catalog:

@@ -12,6 +12,7 @@ from ..errors import ConflictError, FencedError
 from ..filters import parse_filter
 from ..protocols import Catalog, Matches, Write
 from ..text import MAX_WORD, MAX_WORDS, Text, matches, occurrences, parse_query, text_in, text_of
+from .hiding import refuse_hidden
 from .writes import LARGE, LEASE_US, SECOND_US, large, new_write_id, reservation, small
 
 SPACE = "search contract"
@@ -95,6 +96,10 @@ QUERIES = (
 
 class SearchContract:
     """Subclass it and give it ``catalog`` and ``advance``, as for ``CatalogContract``."""
+
+    def __init_subclass__(cls) -> None:
+        refuse_hidden(cls)
+        super().__init_subclass__()
 
     @pytest.fixture
     def catalog(self) -> Catalog:

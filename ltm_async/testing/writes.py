@@ -8,6 +8,7 @@ import pytest
 
 from ..entry import NEVER, Expiry, hash_of, new_blob_id
 from ..protocols import Catalog, Reservation, Row, Write
+from .hiding import refuse_hidden
 
 SPACE = "contract"
 SECOND_US = 1_000_000
@@ -52,9 +53,7 @@ class CatalogTests:
     """
 
     def __init_subclass__(cls) -> None:
-        tests = {name for name in vars(cls) if name.startswith("test_")}
-        if hidden := tests & {name for base in cls.__mro__[1:] for name in vars(base)}:
-            raise TypeError(f"{cls.__name__} hides contract tests: {sorted(hidden)}")
+        refuse_hidden(cls)
         super().__init_subclass__()
 
     @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ..faults import Mode
+from ..hiding import refuse_hidden
 from .operations import OPERATIONS, Operation
 from .places import BlobPlace, CatalogPlace, MemoryBlobPlace, MemoryCatalogPlace, Pair
 from .points import IN_PROCESS, PreparedEachTime, stop_at_each
@@ -40,9 +41,7 @@ class CrashPointContract:
     """
 
     def __init_subclass__(cls) -> None:
-        tests = {name for name in vars(cls) if name.startswith("test_")}
-        if hidden := tests & set(vars(CrashPointContract)):
-            raise TypeError(f"{cls.__name__} hides contract tests: {sorted(hidden)}")
+        refuse_hidden(cls)
         super().__init_subclass__()
 
     def new_catalog_place(self) -> CatalogPlace:
