@@ -1,6 +1,6 @@
 """Calls that are cancelled at random moments leave every pool as usable as it was.
 
-``LTM_CANCELLATIONS`` has each survive other than some hundred, and ``LTM_SEED`` at other moments:
+``LTM_CANCELLATIONS`` has each survive another number, and ``LTM_SEED`` at other moments:
 ``make cancellations`` ten thousand, and prints what was counted.
 """
 
@@ -42,7 +42,9 @@ from .servers.gcs import GcsServer
 from .servers.ministack import MiniStack
 from .servers.pgbouncer import PgBouncer
 
-CANCELLATIONS = int(os.environ.get("LTM_CANCELLATIONS", "250"))
+CANCELLATIONS = int(os.environ.get("LTM_CANCELLATIONS", "600"))
+OF_HTTPX = int(os.environ.get("LTM_CANCELLATIONS", "10000"))
+"""On Supabase: its client continues httpx, whose last release does not survive that."""
 SEED = int(os.environ.get("LTM_SEED", "1"))
 SIZE = 3
 """Of each pool, as far as that can be said."""
@@ -187,15 +189,16 @@ def rig(request: pytest.FixtureRequest) -> tuple[str, Rig]:
     return request.param, POOLS[request.param](request.getfixturevalue)
 
 
-@pytest.mark.timeout(120 + CANCELLATIONS / 10)
+@pytest.mark.timeout(120 + OF_HTTPX / 10)
 def test_cancelled_calls_leave_a_pool_usable(rig: tuple[str, Rig]) -> None:
     name, pool = rig
-    counted = asyncio.run(survive(pool), debug=False)  # which would take most of the time
+    count = OF_HTTPX if name == "supabase" else CANCELLATIONS
+    counted = asyncio.run(survive(pool, count), debug=False)  # which would take most of the time
     sys.stdout.write(f"\n{name}: {counted}\n")
 
 
-async def survive(rig: Rig) -> dict[str, int]:
-    """Cancel calls, and see that nothing is left of them; what was counted."""
+async def survive(rig: Rig, count: int) -> dict[str, int]:
+    """Cancel *count* calls, and see that nothing is left of them; what was counted."""
     seeded = random.Random(SEED)
     untold: list[Mapping[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: untold.append(context))
@@ -210,7 +213,7 @@ async def survive(rig: Rig) -> dict[str, int]:
         cancelled += ended["cancelled"]
         answered += ended["answered"]
         most = max(most, rig.held())
-        if cancelled >= CANCELLATIONS:
+        if cancelled >= count:
             break
     async with asyncio.timeout(30):
         await asyncio.gather(*(call(rig, number) for number in range(AFTERWARDS)))
