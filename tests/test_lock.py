@@ -75,11 +75,14 @@ def test_a_package_of_another_hash_is_never_installed(
     locked_only = f"{said!r} if '--require-hashes' in sys.argv else 0"
     pip.write_text(f"#!{sys.executable}\nimport sys\nsys.exit({locked_only})\n")
     pip.chmod(0o700)
+    kept = tmp_path / "kept"
+    kept.mkdir()
     done = subprocess.run(
         ["sh", str(ROOT / "tests" / "install-locked"), str(pip), "lock"],
-        env={"LTM_LOCKED": locked, "PATH": "/usr/bin:/bin"},
+        env={"LTM_LOCKED": locked, "PATH": "/usr/bin:/bin", "TMPDIR": str(kept)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, said in done.stderr) == (code, True)
+    assert list(kept.iterdir()) == []
