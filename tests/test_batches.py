@@ -6,14 +6,17 @@ import asyncio
 import dataclasses
 import pathlib
 from collections.abc import AsyncIterator, Iterator
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ltm_async import LTMBackend, compute_content_hash
 from ltm_async.batching import _row_bytes, cut
 from ltm_async.drafting import draft_all, draft_one
 from ltm_async.entry import encode, hash_of
+from ltm_async.hashing import ON_LOOP_BYTES
+from ltm_async.protocols import Catalog
 from ltm_async.testing import Faults, Mode
 
 from .backends import PAIRS, Rig, make_rig
@@ -45,6 +48,12 @@ async def test_batches_are_cut_to_size(rig: Rig) -> None:
     assert rig.faults.steps.count("catalog.reserve_blobs") == 3
     assert rig.faults.steps.count("blobs.put") == 9
     assert len(rig.faults.steps) == 15
+
+
+async def test_a_value_as_large_as_the_threshold_counts_as_the_blob_that_it_is(rig: Rig) -> None:
+    sizes = (1023, 1024)
+    done = await rig.ltm.store_batch({"key": f"k{n}", "value": of_size(n)} for n in sizes)
+    assert (done.inlined, done.uploaded) == (1, 1)
 
 
 async def test_batches_are_read_in_as_few_round_trips(rig: Rig) -> None:
@@ -223,6 +232,19 @@ async def test_others_get_a_turn_while_many_bytes_or_entries_are_encoded(
     assert paused == pauses
 
 
+async def test_a_value_whose_hash_is_taken_in_a_thread_has_it_before_it_is_written() -> None:
+    value = "x" * ON_LOOP_BYTES
+    (draft,) = await draft_all([{"key": "k", "value": value}], keep_bytes=0)
+    assert draft.content_hash == compute_content_hash(value)
+
+
+@pytest.mark.parametrize("made", [dict, MappingProxyType], ids=lambda made: made.__name__)
+async def test_an_entry_is_any_mapping_and_may_have_every_field(made: Any) -> None:
+    entry = {"key": "k", "value": 1, "metadata": {"m": 1}, "ttl": 5, "expires_at": None}
+    (draft,) = await draft_all([made(entry)], keep_bytes=0)
+    assert (draft.key, draft.metadata, draft.expiry.ttl_us) == ("k", '{"m":1}', 5_000_000)
+
+
 async def test_a_value_changed_meanwhile_is_noticed(tmp_path: pathlib.Path) -> None:
     """Its hash was taken before; what is stored must be what the hash says."""
     rig = make_rig("memory+memory", tmp_path, max_inflight_bytes=64 * 1024)
@@ -287,6 +309,16 @@ def test_batches_are_cut_by_count_and_by_size(
 ) -> None:
     found = cut(sizes, count=count, size=size, size_of=lambda item: item)
     assert [list(batch) for batch in found] == expected
+
+
+async def test_a_catalog_that_names_no_limit_on_bytes_has_none(tmp_path: pathlib.Path) -> None:
+    """Who does not derive from the protocol need not have the attribute."""
+    rig = make_rig("memory+memory", tmp_path)
+    named = dict.fromkeys(name for name in dir(Catalog) if not name.startswith("_"))
+    del named["batch_bytes"]
+    ours = SimpleNamespace(**{name: getattr(rig.catalog, name) for name in named})
+    ltm = LTMBackend(ours, rig.blobs)
+    assert (await ltm.store_batch(mixed(25))).stored == 25
 
 
 async def test_a_catalog_with_a_limit_on_bytes_gets_smaller_batches(

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ltm_async import StoreError, collecting
+from ltm_async import CorruptError, StoreError, UnavailableError, collecting
 from ltm_async.entry import namespace_path, new_blob_id
-from ltm_async.testing import Faults
+from ltm_async.testing import Faults, Mode
 
 from .backends import Rig, make_rig
 
@@ -98,6 +98,29 @@ async def test_a_cleanup_stops_at_its_limit(rig: Rig) -> None:
     rig.clock.advance(10)
     assert (await rig.ltm.cleanup_expired(limit=3)).deleted == 3
     assert (await rig.ltm.stats()).expired == 2
+
+
+async def test_an_audit_asks_page_after_page_until_it_has_enough(rig: Rig) -> None:
+    await leave_strays(rig, 7)
+    for limit, pages in ((3, 2), (4, 2), (5, 3), (100, 4)):
+        rig.faults.steps.clear()
+        done = await rig.ltm.collect_garbage(limit=limit, audit=True, stray_age=NOW, dry_run=True)
+        asked = rig.faults.steps.count("catalog.known_blobs")
+        assert (done.deleted, asked) == (min(limit, 7), pages)
+
+
+async def test_what_could_not_be_collected_is_reported_by_what_it_was(rig: Rig) -> None:
+    """A name that leads nowhere, and a catalog that does not answer."""
+    await leave_dead(rig, 1)
+    (dead,) = await rig.catalog.due_blobs("", 10)
+    done = collecting.Collected()
+    rig.faults.at, rig.faults.mode = 1, Mode.DOWN
+    rig.faults.steps.clear()
+    await collecting.discard(rig.ltm._runner.stores(), ["../forged", dead.blob_id], done)
+    rig.faults.at = None
+    assert [type(exc) for exc in done.errors] == [CorruptError, UnavailableError]
+    assert done.deleted == 0
+    assert await rig.catalog.due_blobs("", 10) == [dead]
 
 
 async def test_strays_that_cannot_be_deleted_are_reported_and_not_counted(rig: Rig) -> None:

@@ -70,14 +70,15 @@ async def test_every_call_ends_within_a_second_of_its_deadline(
 
 
 @pytest.mark.parametrize("call", ["store_batch", "retrieve_batch", "delete_batch"])
-async def test_each_batch_of_a_call_that_hangs_is_given_up_in_time(
+async def test_the_batches_of_a_call_that_hangs_have_one_time_for_all(
     call: str, tmp_path: pathlib.Path
 ) -> None:
     rig = hanging_rig("memory+memory", tmp_path)
     rig.faults.at = 0
-    keys = [f"k{n}" for n in range(200)]
+    keys = [f"k{n}" for n in range(2_000)]
     given = [{"key": key, "value": 1} for key in keys] if call == "store_batch" else keys
     result = await getattr(rig.ltm, call)(given)
+    # Five that each had the whole time would have been failures enough to ask no more.
     assert {failure.error_type for failure in result.errors.values()} == {"DeadlineError"}
     assert list(result.errors) == keys
 

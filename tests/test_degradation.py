@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import pathlib
 from collections.abc import AsyncIterator
@@ -205,6 +206,22 @@ def test_the_memory_is_bounded_by_entries_and_by_bytes() -> None:
     for n in range(4):
         large.forget([f"k{n}"])
     assert large._bytes == 0
+
+
+def test_what_was_too_much_to_keep_replaces_what_is_remembered() -> None:
+    memory = Fallback(2)
+    for key in ("k", "other"):
+        memory.keep_draft(draft_one(key, "old", None, None, None, None), version=1)
+    let_go = dataclasses.replace(draft_one("k", "new", None, None, None, None), text=None)
+    memory.keep_draft(let_go, version=2)
+    assert memory.recall("k") is None
+    assert memory.recall("other") is not None
+
+
+def test_what_is_not_remembered_is_the_failure_under_its_key() -> None:
+    gone = UnavailableError("gone in a test")
+    found = Fallback(1).result("k", gone)
+    assert (found.key, found.found, found.exception) == ("k", False, gone)
 
 
 def test_what_is_remembered_is_what_was_to_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +26,7 @@ from ltm_async.entry import (
     hash_of,
     namespace_path,
     new_blob_id,
+    one_line,
     prefix_end,
     shown,
     to_datetime,
@@ -202,6 +204,24 @@ def test_text_that_we_cannot_have_written_is_corrupt(text: str) -> None:
         decode(text)
 
 
+LIST, DICT = ("[", "]"), ('{"":', "}")
+
+
+@pytest.mark.parametrize("inside", ["1", f'"{"x" * 5_000}"'], ids=["short", "long"])
+@pytest.mark.parametrize("kinds", [[LIST], [DICT], [LIST, DICT]], ids=["lists", "dicts", "both"])
+def test_stored_text_may_be_as_deep_as_a_value_and_no_deeper(
+    kinds: Sequence[tuple[str, str]], inside: str
+) -> None:
+    def text(depth: int) -> str:
+        pairs = [kinds[number % len(kinds)] for number in range(depth)]
+        opened = "".join(begin for begin, _ in pairs)
+        return opened + inside + "".join(end for _, end in reversed(pairs))
+
+    assert encode("value", decode(text(500))) == text(500)
+    with pytest.raises(CorruptError, match="deeper than 500"):
+        decode(text(501))
+
+
 # Metadata
 
 
@@ -291,6 +311,12 @@ def test_namespaces_have_folders_of_their_own_on_any_file_system() -> None:
         assert folder[-1] == "/" and folder[:-1].isalnum() and folder.isascii()
 
 
+def test_the_folder_of_a_namespace_is_the_same_in_every_version() -> None:
+    """Blobs are found by it, and so are those that were stored years ago."""
+    assert namespace_path("") == "e3b0c44298fc1c149afbf4c8996fb924/"
+    assert namespace_path("tenant-7") == "d68629cd920ffa5d6fb782423f615479/"
+
+
 # Prefixes
 
 
@@ -325,6 +351,19 @@ def test_the_end_of_a_prefix_parts_the_keys(prefix: str) -> None:
 def test_the_encoding_is_that_of_the_standard_library(value: Any) -> None:
     """Byte for byte and for ever: hashes are taken of it."""
     assert encode("value", value) == json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown_as"),
+    [
+        ("no such file", "no such file"),
+        ("naïve ☕", "naïve ☕"),
+        ("a\r\nb\tc", "a  b c"),
+        ("\x1b[2J\u2028\u202ered", " [2J  red"),
+    ],
+)
+def test_what_could_begin_a_line_or_steer_a_terminal_is_a_space(text: str, shown_as: str) -> None:
+    assert one_line(text) == shown_as
 
 
 def test_a_bad_argument_is_shown_in_short() -> None:
