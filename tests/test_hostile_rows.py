@@ -336,6 +336,15 @@ async def test_a_size_beyond_the_limit_asks_for_nothing(
     assert set(rig.faults.steps) == {"catalog.get_entries_batch"}
 
 
+async def test_a_blob_of_the_largest_size_is_read(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = "x" * 5_000
+    stored = await rig.ltm.store("largest", value)
+    monkeypatch.setattr("ltm_async.reading.MAX_VALUE_BYTES", stored.byte_size)
+    assert (await rig.ltm.retrieve("largest")).value == value
+
+
 async def test_a_size_within_the_limit_allocates_what_there_is(rig: Rig, forger: Forger) -> None:
     forger.change("b large", byte_size=MAX_VALUE_BYTES)
     tracemalloc.start()
