@@ -413,6 +413,35 @@ async def test_readers_see_old_or_new_while_a_value_is_replaced(rig: Rig) -> Non
     assert all(reader.result() for reader in readers)
 
 
+async def test_a_value_that_is_replaced_at_each_look_is_told_as_that(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Neither as missing nor as damaged; another entry of the call is read."""
+    rig = make_rig("memory+memory", tmp_path)
+    writer = LTMBackend(rig.catalog, rig.blobs)
+
+    class Replaced(Faults):
+        async def step(self, name: str, call: Any) -> Any:
+            if name == "blobs.get" and not held.locked():
+                async with held:
+                    await writer.store("k", [len(self.steps), LARGE])
+                    await writer.collect_garbage()
+            return await super().step(name, call)
+
+    held = asyncio.Lock()
+    await rig.ltm.store("k", LARGE)
+    await rig.ltm.store("small", 1)
+    rig.faults.__class__ = Replaced
+    with pytest.raises(UnavailableError, match=r"^the entry is replaced faster than its blob can"):
+        await rig.ltm.retrieve("k")
+    got = await rig.ltm.retrieve_batch(["small", "k"])
+    assert (got.found, got.missing, list(got.errors)) == (1, [], ["k"])
+    assert got.errors["k"].error_type == "UnavailableError"
+    rig.faults.__class__ = Faults
+    assert (await rig.ltm.retrieve("k")).found
+    await rig.aclose()
+
+
 async def test_a_batch_is_read_whole_while_it_is_replaced(rig: Rig) -> None:
     """Half of its values are blobs: those read again must not be mixed with rows read before."""
     keys = [f"k{n}" for n in range(6)]

@@ -25,7 +25,9 @@ from ltm_async import (
     StoreError,
 )
 from ltm_async.catalogs.sqlite.database import MIGRATIONS
-from ltm_async.entry import MAX_VALUE_BYTES, blob_path, hash_of
+from ltm_async.entry import FIRST_US, LAST_US, MAX_VALUE_BYTES, blob_path, hash_of, to_datetime
+from ltm_async.protocols import Row
+from ltm_async.reading import check_instants
 
 from .backends import QUICK, Rig, make_rig
 from .corpus import said
@@ -313,6 +315,23 @@ async def test_verify_names_a_row_whose_key_is_none(
         found = await ltm.verify()
     assert found.problems[key].startswith("a row's key ")
     assert found.entries == 2
+
+
+@pytest.mark.parametrize("column", ["created_at", "updated_at", "expires_at"])
+def test_the_first_and_the_last_instant_of_the_calendar_are_none_beyond_it(column: str) -> None:
+    row = Row(
+        key="k", version=1, content_hash="", byte_size=1, inlined_value="1", blob_id=None,
+        metadata="{}", expires_at=None, created_at=0, updated_at=0,
+    )  # fmt: skip
+    columns: dict[str, Any] = {}
+    for instant in (FIRST_US, LAST_US):
+        columns[column] = instant
+        check_instants(row._replace(**columns))
+        assert to_datetime(instant)
+    for instant in (FIRST_US - 1, LAST_US + 1):
+        columns[column] = instant
+        with pytest.raises(CorruptError, match="beyond all calendars"):
+            check_instants(row._replace(**columns))
 
 
 async def test_metadata_that_is_no_text_is_damage(file_rig: Rig, file_forger: Forger) -> None:
