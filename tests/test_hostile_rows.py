@@ -327,7 +327,7 @@ def test_the_first_and_the_last_instant_of_the_calendar_are_none_beyond_it(colum
     for instant in (FIRST_US, LAST_US):
         columns[column] = instant
         check_instants(row._replace(**columns))
-        assert to_datetime(instant)
+        to_datetime(instant)
     for instant in (FIRST_US - 1, LAST_US + 1):
         columns[column] = instant
         with pytest.raises(CorruptError, match="beyond all calendars"):
