@@ -135,6 +135,16 @@ def test_a_wide_value_is_not_taken_for_a_deep_one() -> None:
     check_json("value", value)
 
 
+def test_what_cannot_fit_is_refused_before_it_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An item takes two bytes at least; lists that are one and the same count each time."""
+    monkeypatch.setattr("ltm_async.entry.MAX_VALUE_BYTES", 100)
+    shared = [0] * 24
+    for fits, does_not in (([0] * 50, [0] * 51), ([shared, shared], [shared, shared, 0])):
+        check_json("value", fits)
+        with pytest.raises(InvalidEntryError, match=r"^value is over the limit of 100 bytes$"):
+            check_json("value", does_not)
+
+
 def on_a_short_stack(call: Any) -> Any:
     """*call* with only a hundred frames left."""
     depth, frame = 0, sys._getframe()
