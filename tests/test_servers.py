@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import socket
 import socketserver
@@ -21,6 +22,7 @@ import pytest
 from ltm_async import AccessDeniedError
 
 from .azure_stores import store_on
+from .databases import wait_for
 from .servers import postgres
 from .servers.azurite import Azurite
 from .servers.http_proxy import Answer, HttpProxy, error
@@ -215,6 +217,19 @@ async def test_azure_checks_signatures_and_permissions(
 
 def test_azure_listens_on_its_own_port_of_loopback_alone(azure_server: Azurite) -> None:
     assert listening(azure_server.pid) == [("0100007F", azure_server.port)]
+
+
+async def test_azure_never_collects_for_it_answers_nobody_meanwhile(tmp_path: pathlib.Path) -> None:
+    class Talkative(Azurite):
+        def __init__(self) -> None:
+            super().__init__()
+            self._command += ["--debug", str(log)]
+
+    log = tmp_path / "log"
+    with Talkative():
+        await wait_for(lambda: log.exists() and "markSweepLoop() Sleep for" in log.read_text())
+    (sleeps,) = re.findall(r"markSweepLoop\(\) Sleep for (\d+)ms", log.read_text())
+    assert int(sleeps) == 2**31 - 1
 
 
 # S3

@@ -18,6 +18,7 @@ from .need import missing
 from .process import Server, free_port, new_folder
 
 PACKAGE = pathlib.Path(__file__).parents[2] / ".npm-servers/node_modules/azurite"
+COLLECTS_NOTHING = pathlib.Path(__file__).with_name("azurite-collects-nothing.js")
 HOW_TO_GET = "make servers"
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
@@ -37,7 +38,8 @@ class Azurite(Server):
         if node is None or not PACKAGE.exists():
             missing("azure", HOW_TO_GET)
         port, folder = free_port(), new_folder("azure")
-        command: list[str | pathlib.Path] = [node, PACKAGE / "dist/src/blob/main.js"]
+        command: list[str | pathlib.Path] = [node, "--require", COLLECTS_NOTHING]
+        command += [PACKAGE / "dist/src/blob/main.js"]
         command += ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence"]
         command += ["--silent", "--skipApiVersionCheck", "--disableTelemetry"]
         super().__init__("azure", command, folder=folder, port=port)
