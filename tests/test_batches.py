@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 import pathlib
 from collections.abc import AsyncIterator, Iterator
 from types import MappingProxyType, SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ltm_async import LTMBackend, compute_content_hash
+from ltm_async import InvalidEntryError, LTMBackend, compute_content_hash
 from ltm_async.batching import _row_bytes, cut
 from ltm_async.drafting import draft_all, draft_one
 from ltm_async.entry import encode, hash_of
@@ -233,8 +234,12 @@ async def test_others_get_a_turn_while_many_bytes_or_entries_are_encoded(
     assert paused == pauses
 
 
-async def test_a_value_whose_hash_is_taken_in_a_thread_has_it_before_it_is_written() -> None:
-    value = "x" * ON_LOOP_BYTES
+@pytest.mark.parametrize(("more", "at_once"), [(0, True), (1, False)])
+async def test_the_hash_of_a_large_value_is_taken_in_a_thread_and_before_it_is_written(
+    more: int, at_once: bool
+) -> None:
+    value = of_size(ON_LOOP_BYTES + more)
+    assert bool(draft_one("k", value, None, None, None, None).content_hash) is at_once
     (draft,) = await draft_all([{"key": "k", "value": value}], keep_bytes=0)
     assert draft.content_hash == compute_content_hash(value)
 
@@ -244,6 +249,15 @@ async def test_an_entry_is_any_mapping_and_may_have_every_field(made: Any) -> No
     entry = {"key": "k", "value": 1, "metadata": {"m": 1}, "ttl": 5, "expires_at": None}
     (draft,) = await draft_all([made(entry)], keep_bytes=0)
     assert (draft.key, draft.metadata, draft.expiry.ttl_us) == ("k", '{"m":1}', 5_000_000)
+
+
+def test_a_value_that_can_be_stored_no_more_is_named() -> None:
+    value = ["y"]
+    draft = draft_one("k", value, None, None, None, None)
+    draft.text = None
+    value.append(math.nan)  # type: ignore[arg-type]
+    with pytest.raises(InvalidEntryError, match=r"^value has NaN or infinity"):
+        draft.encoded()
 
 
 async def test_a_value_changed_meanwhile_is_noticed(tmp_path: pathlib.Path) -> None:

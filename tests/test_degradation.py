@@ -167,6 +167,8 @@ async def test_nothing_is_remembered_where_failures_raise(tmp_path: pathlib.Path
     for options in ({"on_unavailable": "raise"}, {"on_unavailable": "degrade", "fallback_size": 0}):
         rig = make_rig("memory+memory", tmp_path, None, **options)
         assert rig.ltm._runner.fallback is None
+    rig = make_rig("memory+memory", tmp_path, on_unavailable="degrade", fallback_size=1)
+    assert rig.ltm._runner.fallback is not None
 
 
 async def test_namespaces_do_not_share_what_they_remember(rig: Rig, tmp_path: pathlib.Path) -> None:
@@ -361,6 +363,8 @@ async def test_storage_that_is_down_leaves_the_catalog_working(rig: Rig) -> None
         stored = await rig.ltm.store("large", [number, LARGE])
         assert (stored.stored, stored.error_type) == (False, "UnavailableError")
         assert (await rig.ltm.store("small", number)).stored
+    assert isinstance(stored.exception, UnavailableError)
+    assert stored.exception.store == "blob store"  # which is not asked any more
     rig.faults.__class__ = Faults
     await asyncio.sleep(0.6)
     await come_back(rig)
