@@ -252,10 +252,10 @@ async def test_an_entry_is_any_mapping_and_may_have_every_field(made: Any) -> No
 
 
 def test_a_value_that_can_be_stored_no_more_is_named() -> None:
-    value = ["y"]
+    value: list[object] = ["y"]
     draft = draft_one("k", value, None, None, None, None)
     draft.text = None
-    value.append(math.nan)  # type: ignore[arg-type]
+    value.append(math.nan)
     with pytest.raises(InvalidEntryError, match=r"^value has NaN or infinity"):
         draft.encoded()
 
