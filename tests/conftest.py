@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 
@@ -26,6 +27,16 @@ def pytest_configure() -> None:
     """A shell has what it runs in the background ignore SIGINT, and our children would, too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of garbage collections what all tests need until the end.
+
+    There are millions of objects, and going through them stops a loop for half a second: longer
+    than the deadlines of some tests.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

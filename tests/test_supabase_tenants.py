@@ -101,6 +101,8 @@ class Neighbours:
         named |= {"Accept-Profile": self.project.schema, "Content-Profile": self.project.schema}
         if token is not None:
             named["Authorization"] = f"Bearer {token}"
+        if method == "HEAD":  # after which PostgREST hangs up, and tells nobody so
+            named["Connection"] = "close"
         return await self._http.request(method, path, json=body, headers=named)
 
     async def aclose(self) -> None:
