@@ -511,6 +511,7 @@ async def test_every_call_ends_in_time_and_leaves_the_old_value_or_the_new_one(
 @pytest.mark.parametrize("broken", ["429", "500", "503", "cut", "lost"])
 async def test_a_fault_that_passes_is_made_up_for(rig: Rig, broken: str) -> None:
     """By trying again, inside the deadline."""
+    rig.ltm = LTMBackend(rig.catalog, rig.blobs, on_unavailable="raise", retry=QUICK)
     for operation in ("store", "store_batch", "retrieve", "retrieve_batch", "update", "delete"):
         for key in ("k", "other"):
             await rig.ltm.store(key, OLD)
