@@ -1,12 +1,14 @@
-"""A thread that serves calls in the order they came, for I/O that would block a loop."""
+"""Threads for what would block a loop: one that serves calls in turn, and one for a single call."""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
 
@@ -14,6 +16,9 @@ from .errors import ClosedError
 
 P = TypeVar("P")
 T = TypeVar("T")
+
+LONGEST_S = 2.0
+"""That the end of a process waits for threads which nobody waits for any more."""
 
 
 class Call(Generic[P]):
@@ -57,7 +62,8 @@ async def aside(work: Callable[[], T], name: str = "ltm-aside") -> T:
     """What *work* gives, on a daemon thread of its own.
 
     For what is done once and would block. Asyncio's executor keeps its threads, for which a child
-    process that was forked beside them would wait for ever.
+    process that was forked beside them would wait for ever. The end of the process waits LONGEST_S
+    for the thread, or Python would end it in the midst of a driver's code, which aborts.
     """
     call = Call(work)
 
@@ -67,8 +73,22 @@ async def aside(work: Callable[[], T], name: str = "ltm-aside") -> T:
         except BaseException as exc:  # noqa: BLE001  # belongs to the caller, not to this thread
             call.fail(exc)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    _Aside(target=run, name=name, daemon=True).start()
     return cast("T", await call.wait())
+
+
+class _Aside(threading.Thread):
+    """What *aside* started."""
+
+
+def wait_for_asides() -> None:
+    ends_at = time.monotonic() + LONGEST_S
+    for thread in threading.enumerate():
+        if isinstance(thread, _Aside):
+            thread.join(max(0.0, ends_at - time.monotonic()))
+
+
+atexit.register(wait_for_asides)
 
 
 class Worker(Generic[P]):

@@ -9,6 +9,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import textwrap
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -32,6 +33,7 @@ from ltm_async.entry import hash_of
 from ltm_async.testing import Faults, Mode
 
 from .backends import Rig, make_rig
+from .test_engine_cancelling import STUBBORN
 
 LARGE = "x" * 3000
 LEAKED = r"(?s:(nanobind: leaked .*)?)"
@@ -586,6 +588,43 @@ print(len(os.listdir(sys.argv[1])))
 """
     assert run(script, str(tmp_path), says=LEAKED) == "1"
     assert list(tmp_path.iterdir()) == []
+
+
+ENDS = {
+    "while it opens": """
+opening = asyncio.create_task(engine.open())
+while not os.listdir(sys.argv[1]):
+    await asyncio.sleep(0)
+opening.cancel()
+""",
+    "after a query": 'await engine.query("SELECT 1")',
+    "in the midst of one": f"""
+await engine.open()
+query = asyncio.create_task(engine.query("{STUBBORN}"))
+while not any(thread.name == "ltm-duckdb-0" for thread in threading.enumerate()):
+    await asyncio.sleep(0)
+await asyncio.sleep(0.1)
+query.cancel()
+""",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_process_may_end_at_any_moment_of_an_engine_that_nobody_closed(
+    tmp_path: pathlib.Path, end: str
+) -> None:
+    script = f"""
+import asyncio, os, sys, threading
+from ltm_async import *
+async def main():
+    ltm = LTMBackend("memory:", "memory:")
+    engine = DuckDBQueryEngine(ltm, temp_directory=sys.argv[1])
+{textwrap.indent(ENDS[end], "    ")}
+asyncio.run(main())
+"""
+    for _ in range(3):
+        run(script, str(tmp_path), says=LEAKED)
+        assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_deadline_ends_loading(

@@ -287,6 +287,27 @@ async def test_a_file_whose_put_is_cancelled_before_its_turn_is_never_written(
 # PerProcess
 
 
+@pytest.mark.parametrize(("takes_s", "done"), [(0.3, True), (600, False)])
+def test_a_process_waits_at_its_end_for_what_is_done_aside_but_not_for_long(
+    tmp_path: pathlib.Path, takes_s: float, done: bool
+) -> None:
+    """Python would end the thread in the midst of a driver's code, and the process would abort."""
+    script = f"""
+import asyncio, pathlib, time
+from ltm_async.worker import aside
+async def main():
+    def work():
+        time.sleep({takes_s})
+        pathlib.Path({str(tmp_path / "done")!r}).touch()
+    task = asyncio.create_task(aside(work))
+    await asyncio.sleep(0.01)
+    task.cancel()
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
+    assert (tmp_path / "done").exists() == done
+
+
 def test_a_process_keeps_its_value() -> None:
     per_process = PerProcess(object)
     assert not per_process.inherited

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import shutil
@@ -11,10 +12,10 @@ import weakref
 from typing import TYPE_CHECKING
 
 from ..errors import ClosedError, ConfigError, MissingDriverError
-from ..worker import aside
+from ..worker import aside, wait_for_asides
 from .extending import load_extensions
 from .options import EngineOptions
-from .pool import Pool
+from .pool import Pool, leave_pools
 
 if TYPE_CHECKING:
     import duckdb
@@ -72,13 +73,14 @@ class Base:
 
         self.pool = Pool("ltm-duckdb", size)
         self.folder = folder
+        self.pid = os.getpid()
         self.broken = False
         """It has failed inside and takes no more calls."""
         self._connection = connection
         # DuckDB 1 makes one at its import, with a thread: it is kept from children, too.
         self._default = duckdb.default_connection() if duckdb.__version__ < "2" else None
         keep_in_children(self)
-        self._remove = weakref.finalize(self, _remove, folder, os.getpid())
+        self._remove = weakref.finalize(self, _remove, folder, self.pid)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own to the same database: temporary tables are its own, too."""
@@ -193,6 +195,19 @@ def _keep() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep)
+
+
+def _leave() -> None:
+    """End what nobody closed, or Python would end its threads in the midst of DuckDB's code, which
+    aborts the process."""
+    wait_for_asides()  # one may be making a base
+    leave_pools()
+    for holder in list(_kept):
+        if isinstance(holder, Base):
+            _remove(holder.folder, holder.pid)  # the finalizer's time may be over
+
+
+atexit.register(_leave)
 
 
 def _remove(folder: str, pid: int) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from ..errors import ClosedError
-from ..worker import aside
+from ..worker import LONGEST_S, aside
 
 T = TypeVar("T")
 
@@ -125,11 +125,16 @@ class Pool:
     async def stop(self, *, timeout_s: float) -> None:
         """End the threads once their work is done; after *timeout_s* it is interrupted."""
         self.end()
-        await aside(partial(self._join, timeout_s), f"{self._name}-stop")
+        await aside(partial(self._join, timeout_s, PATIENCE_S), f"{self._name}-stop")
 
-    def _join(self, timeout_s: float) -> None:
+    def leave(self) -> None:
+        """End the threads by interrupting their work, within LONGEST_S. Blocks."""
+        self.end()
+        self._join(0, LONGEST_S)
+
+    def _join(self, timeout_s: float, patience_s: float) -> None:
         interrupt_at = time.monotonic() + timeout_s
-        leave_at = interrupt_at + PATIENCE_S
+        leave_at = interrupt_at + patience_s
         while any(thread.is_alive() for thread in self._threads) and time.monotonic() < leave_at:
             if time.monotonic() >= interrupt_at:
                 for job in list(self._running):
@@ -149,12 +154,13 @@ class Pool:
 
     def _start(self) -> None:
         name = f"{self._name}-{len(self._threads)}"
-        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        thread = _Thread(self, name)
         self._threads.append(thread)
         self._free += 1
         thread.start()
 
-    def _work(self) -> None:
+    def work(self) -> None:
+        """What each thread does."""
         while self._work_once():
             with self._lock:
                 self._free += 1
@@ -165,3 +171,16 @@ class Pool:
         if work is not None:
             work()
         return work is not None
+
+
+class _Thread(threading.Thread):
+    def __init__(self, pool: Pool, name: str) -> None:
+        super().__init__(target=pool.work, name=name, daemon=True)
+        self.pool = pool
+
+
+def leave_pools() -> None:
+    """At the end of the process: have no thread inside DuckDB, whoever still holds its pool."""
+    for thread in threading.enumerate():
+        if isinstance(thread, _Thread):
+            thread.pool.leave()
