@@ -111,7 +111,8 @@ async def test_a_call_may_have_its_own_time(tmp_path: pathlib.Path) -> None:
 
 async def test_a_reservation_is_given_back_when_the_upload_hangs(tmp_path: pathlib.Path) -> None:
     """The give-back has its own short time beyond the deadline."""
-    rig = make_rig("sqlite+local", tmp_path, timeout=0.2)
+    rig = make_rig("sqlite+local", tmp_path)
+    await rig.ltm.open()
 
     class UploadHangs(Faults):
         async def step(self, name: str, call: Any) -> Any:
@@ -121,7 +122,7 @@ async def test_a_reservation_is_given_back_when_the_upload_hangs(tmp_path: pathl
 
     rig.faults.__class__ = UploadHangs
     with pytest.raises(DeadlineError):
-        await rig.ltm.store("k", LARGE)
+        await rig.ltm.store("k", LARGE, timeout=0.3)
     stats = await rig.ltm.stats()
     assert (stats.pending_blobs, stats.dead_blobs) == (0, 1)
     await rig.aclose()

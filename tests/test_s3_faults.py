@@ -388,17 +388,17 @@ async def test_an_outage_does_not_multiply_the_traffic(
 async def test_every_call_ends_in_its_time(
     wired: S3BlobStore, wire: TcpProxy, faults: TcpFaults
 ) -> None:
-    async with LTMBackend(MemoryCatalog(), wired, retry=QUICK, timeout=1) as ltm:
+    async with LTMBackend(MemoryCatalog(), wired, retry=QUICK) as ltm:
         assert (await ltm.store("k", LARGE)).stored
         wire.faults = faults
         wire.reset_all()
         for call in (
-            ltm.store("new", LARGE),
-            ltm.retrieve("k"),
-            ltm.retrieve_batch(["k"]),
-            ltm.store_batch([{"key": f"n{n}", "value": LARGE} for n in range(20)]),
-            ltm.delete("k"),
-            ltm.collect_garbage(audit=True),
+            ltm.store("new", LARGE, timeout=1),
+            ltm.retrieve("k", timeout=1),
+            ltm.retrieve_batch(["k"], timeout=1),
+            ltm.store_batch([{"key": f"n{n}", "value": LARGE} for n in range(20)], timeout=1),
+            ltm.delete("k", timeout=1),
+            ltm.collect_garbage(audit=True, timeout=1),
         ):
             took_s, result = await elapsed(call)
             assert took_s < 2
@@ -411,10 +411,8 @@ async def test_every_call_ends_in_its_time(
 
 
 async def test_a_hang_is_an_unknown_outcome(wired: S3BlobStore, wire: TcpProxy) -> None:
-    async with LTMBackend(
-        MemoryCatalog(), wired, timeout=0.3, on_unavailable="raise", retry=QUICK
-    ) as ltm:
+    async with LTMBackend(MemoryCatalog(), wired, on_unavailable="raise", retry=QUICK) as ltm:
         await ltm.store("k", LARGE)
         wire.faults = BLACK_HOLE
         with pytest.raises(DeadlineError):
-            await ltm.retrieve("k")
+            await ltm.retrieve("k", timeout=0.3)

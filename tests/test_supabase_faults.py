@@ -272,11 +272,11 @@ async def test_a_call_without_an_answer_ends_at_its_deadline(
 ) -> None:
     proxy = tcp_proxy(project.api.port)
     catalog = project.catalog(url=f"http://127.0.0.1:{proxy.port}")
-    ltm = backend(catalog, timeout=0.3)
+    ltm = backend(catalog)
     await ltm.store("k", 1)
     proxy.faults = BLACK_HOLE
     with pytest.raises(DeadlineError):
-        await ltm.store("k", 2)
+        await ltm.store("k", 2, timeout=0.3)
     proxy.faults = NO_FAULTS
     assert (await ltm.retrieve("k")).value == 1
     await catalog.aclose()
