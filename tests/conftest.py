@@ -30,10 +30,21 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave out of garbage collections what all tests need until the end.
+    _leave_out_of_collections()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    yield
+    if nextitem is not None and item.path != nextitem.path:
+        _leave_out_of_collections()
+
+
+def _leave_out_of_collections() -> None:
+    """All that is there now: it mostly stays until the end.
 
     There are millions of objects, and going through them stops a loop for half a second: longer
-    than the deadlines of some tests.
+    than some tests may take.
     """
     gc.collect()
     gc.freeze()
