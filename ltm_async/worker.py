@@ -62,8 +62,8 @@ async def aside(work: Callable[[], T], name: str = "ltm-aside") -> T:
     """What *work* gives, on a daemon thread of its own.
 
     For what is done once and would block. Asyncio's executor keeps its threads, for which a child
-    process that was forked beside them would wait for ever. The end of the process waits LONGEST_S
-    for the thread, or Python would end it in the midst of a driver's code, which aborts.
+    process that was forked beside them would wait for ever. The end of the process waits for the
+    thread, or Python would end it in the midst of a driver's code, which aborts.
     """
     call = Call(work)
 
@@ -82,6 +82,7 @@ class _Aside(threading.Thread):
 
 
 def wait_for_asides() -> None:
+    """Until what *aside* started has ended, LONGEST_S at most. Blocks."""
     ends_at = time.monotonic() + LONGEST_S
     for thread in threading.enumerate():
         if isinstance(thread, _Aside):

@@ -284,7 +284,7 @@ async def test_a_file_whose_put_is_cancelled_before_its_turn_is_never_written(
     await store.aclose()
 
 
-# PerProcess
+# A thread for one call
 
 
 @pytest.mark.parametrize(("takes_s", "done"), [(0.3, True), (600, False)])
@@ -306,6 +306,9 @@ asyncio.run(main())
 """
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=60)
     assert (tmp_path / "done").exists() == done
+
+
+# PerProcess
 
 
 def test_a_process_keeps_its_value() -> None:

@@ -117,7 +117,11 @@ class DuckDBQueryEngine:
         await self._base()
 
     async def aclose(self) -> None:
-        """End DuckDB and its threads, within 10 seconds. Twice is fine."""
+        """End DuckDB and its threads, within 10 seconds. Twice is fine.
+
+        The end of the process does so for what was not closed, within 2 seconds: it interrupts what
+        still runs.
+        """
         self._closed = True
         await self._opening.get().aclose()
 
