@@ -119,8 +119,8 @@ class DuckDBQueryEngine:
     async def aclose(self) -> None:
         """End DuckDB and its threads, within 10 seconds. Twice is fine.
 
-        The end of the process does so for what was not closed, within 2 seconds: it interrupts what
-        still runs.
+        The end of the process does so for what was not closed, within 2 seconds; but a query that a
+        daemon thread still waits for may hold it up until that call's deadline.
         """
         self._closed = True
         await self._opening.get().aclose()
