@@ -242,3 +242,31 @@ async def test_a_row_that_is_renewed_while_a_sweep_looks_is_not_swept(database: 
     assert (list(found.results), found.missing) == (["renewed"], ["ended"])
     await renewing.close()
     await catalog.aclose()
+
+
+@pytest.mark.parametrize("first", ["a", "c"])
+async def test_what_is_first_written_while_a_delete_waits_for_another_key_stays(
+    database: Database, first: str
+) -> None:
+    """The delete found no row of it to lock, so neither its blob nor its text is to go."""
+    catalog = PostgresCatalog(database.dsn, schema=database.schema)
+    ltm = LTMBackend(catalog, "memory:", on_unavailable="raise", index_text=True)
+    value = ["written meanwhile", "x" * 3_000]
+    await ltm.store("b", 1)
+    holding = await asyncpg.connect(database.dsn)
+    async with holding.transaction():
+        await holding.execute(
+            f"SELECT FROM {database.schema}.ltm_entries WHERE key = 'b' FOR UPDATE"
+        )
+        deletion = asyncio.create_task(ltm.delete_batch([first, "b"]))
+        await wait_for(
+            lambda: database.rows("SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        )
+        await ltm.store(first, value)
+    assert (await deletion).missing == [first]
+    await ltm.collect_garbage()
+    assert (await ltm.retrieve(first)).value == value
+    assert [hit.key for hit in (await ltm.search("meanwhile")).results] == [first]
+    assert (await ltm.verify()).problems == {}
+    await holding.close()
+    await catalog.aclose()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 
-VERSION = 3
+VERSION = 4
 """Of tables and functions together; a catalog with a higher one is refused."""
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")

@@ -402,23 +402,27 @@ END $$;
 
 -- Remove rows that the caller has locked, at these places. It sorts, whoever calls it: a plan that
 -- has to do what is switched off counts as so expensive that it is compiled each time it runs.
+DROP FUNCTION IF EXISTS @schema@.ltm_remove(text, text[], tid[], text, bigint);  -- of version 3
 CREATE OR REPLACE FUNCTION @schema@.ltm_remove(
-    in_namespace text, in_keys text[], in_places tid[], in_write_id text, in_now bigint
+    in_namespace text, in_places tid[], in_write_id text, in_now bigint
 ) RETURNS TABLE (key text, was_live boolean, blob_id text)
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_sort = on SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
-    kept record;
+    keys text[];  -- no field of a record: that has the columns' collation, and so plans of its own
+    has_texts boolean;
+    has_vectors boolean;
 BEGIN
-    SELECT EXISTS (SELECT FROM @schema@.ltm_texts WHERE @within@) AS texts,
-        EXISTS (SELECT FROM @schema@.ltm_vectors WHERE @within@) AS vectors
-    INTO kept;
-    IF kept.texts THEN
-        PERFORM @schema@.ltm_drop_texts(in_namespace, in_keys);
+    SELECT ARRAY (SELECT e.key FROM @schema@.ltm_entries AS e WHERE e.ctid = ANY (in_places)),
+        EXISTS (SELECT FROM @schema@.ltm_texts WHERE @within@),
+        EXISTS (SELECT FROM @schema@.ltm_vectors WHERE @within@)
+    INTO keys, has_texts, has_vectors;
+    IF has_texts THEN
+        PERFORM @schema@.ltm_drop_texts(in_namespace, keys);
     END IF;
-    IF kept.vectors THEN
-        PERFORM @schema@.ltm_drop_vectors(in_namespace, in_keys);
+    IF has_vectors THEN
+        PERFORM @schema@.ltm_drop_vectors(in_namespace, keys);
     END IF;
     RETURN QUERY
     WITH gone AS (
@@ -437,7 +441,7 @@ BEGIN
     -- What the ledger says was theirs, not what a row said: that may be another's.
     SELECT gone.key, gone.was_live, dead.blob_id
     FROM gone
-    LEFT JOIN @schema@.ltm_retire(in_namespace, in_keys, '{}', in_now) AS dead USING (key);
+    LEFT JOIN @schema@.ltm_retire(in_namespace, keys, '{}', in_now) AS dead USING (key);
 END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_delete(
@@ -464,7 +468,7 @@ BEGIN
         END IF;
     END IF;
     RETURN QUERY SELECT * FROM
-        @schema@.ltm_remove(in_namespace, in_keys, places, in_write_id, now_us);
+        @schema@.ltm_remove(in_namespace, places, in_write_id, now_us);
 END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_expire(
@@ -475,15 +479,14 @@ LANGUAGE plpgsql SET enable_seqscan = off SET enable_sort = off AS $$
 DECLARE
     durably text := @schema@.ltm_durably();
     now_us bigint := @schema@.ltm_now();
-    ended text[];
     places tid[];
 BEGIN
-    SELECT array_agg(e.key), coalesce(array_agg(e.ctid), '{}') INTO ended, places FROM (
-        SELECT key, ctid FROM @schema@.ltm_entries
+    places := ARRAY (
+        SELECT ctid FROM @schema@.ltm_entries
         WHERE namespace = in_namespace AND expires_at <= now_us
-        ORDER BY expires_at LIMIT in_limit FOR UPDATE SKIP LOCKED) AS e;
+        ORDER BY expires_at LIMIT in_limit FOR UPDATE SKIP LOCKED);
     RETURN QUERY SELECT * FROM
-        @schema@.ltm_remove(in_namespace, ended, places, in_write_id, now_us);
+        @schema@.ltm_remove(in_namespace, places, in_write_id, now_us);
 END $$;
 
 CREATE OR REPLACE FUNCTION @schema@.ltm_list(
