@@ -25,7 +25,7 @@ duckdb := .venv-duckdb/.installed-1.5.5
 ministack := .venv-servers/.installed-1.5.33-0.1.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test duckdb model chaos soak cancellations crash-exhaustive servers check wheel format fuzz mutants mutation bench bench-report bench-compare lock clean venv-package
+.PHONY: help setup demo test duckdb model chaos soak cancellations crossings crash-exhaustive servers check wheel format fuzz mutants mutation bench bench-report bench-compare lock clean venv-package
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,9 @@ soak: $(installed_dev) servers ## Use everything for twenty minutes, and see tha
 
 cancellations: $(installed_dev) servers ## Cancel ten thousand calls on each pool, and see that each is usable as before; ARGS='-k s3'
 	LTM_CANCELLATIONS=10000 LTM_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s tests/test_cancellations.py $(ARGS)
+
+crossings: $(installed_dev) servers ## Cross calls in PostgreSQL in every way that a lock lets them
+	LTM_CROSSINGS=all $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/test_postgres_crossings.py $(ARGS)
 
 LTM_CRASH_REPORT ?= build/crash-matrix.json
 crash-exhaustive: $(installed_dev) servers ## Run all crash points and print the matrix; LTM_CRASH_PAIRS='sqlite+s3'
