@@ -59,8 +59,8 @@ soak: $(installed_dev) servers ## Use everything for twenty minutes, and see tha
 cancellations: $(installed_dev) servers ## Cancel ten thousand calls on each pool, and see that each is usable as before; ARGS='-k s3'
 	LTM_CANCELLATIONS=10000 LTM_SEED=$(or $(SEED),1) $(BIN)/python -m pytest -s tests/test_cancellations.py $(ARGS)
 
-crossings: $(installed_dev) servers ## Cross calls in PostgreSQL in every way that a lock lets them
-	LTM_CROSSINGS=all $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/test_postgres_crossings.py $(ARGS)
+crossings: $(installed_dev) servers ## Cross calls before each of their requests, and at each lock of PostgreSQL's: twenty minutes
+	LTM_CROSSINGS=all $(BIN)/python -m pytest -n auto --maxprocesses 8 tests/test_crossings.py tests/test_postgres_crossings.py $(ARGS)
 
 LTM_CRASH_REPORT ?= build/crash-matrix.json
 crash-exhaustive: $(installed_dev) servers ## Run all crash points and print the matrix; LTM_CRASH_PAIRS='sqlite+s3'

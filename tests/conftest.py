@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio.constants
 import gc
+import linecache
 import signal
+import traceback
+import types
 from collections.abc import Iterator
 
 import pytest
@@ -24,9 +28,25 @@ pytest.register_assert_rewrite("ltm_async.testing")
 
 
 def pytest_configure() -> None:
+    _heed_interrupts()
+    _remember_less()
+
+
+def _heed_interrupts() -> None:
     """A shell has what it runs in the background ignore SIGINT, and our children would, too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _remember_less() -> None:
+    """Of where each future and task was made, which asyncio keeps to say it in a warning.
+
+    For each it goes up the stack, and asks the disk whether any file there has changed: a fifth of
+    the time of the tests.
+    """
+    vars(asyncio.constants)["DEBUG_STACK_DEPTH"] = 2
+    unasked = {**vars(linecache), "checkcache": lambda filename=None: None}
+    vars(traceback)["linecache"] = types.SimpleNamespace(**unasked)
 
 
 def pytest_collection_finish() -> None:
@@ -76,9 +96,16 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what tests have to show, whichever process they ran in."""
+    crossings = 0
     for reports in terminalreporter.stats.values():
         for report in reports:
-            for title, text in getattr(report, "user_properties", ()):
-                if title == "crash matrix" and getattr(report, "when", "") == "call":
+            if getattr(report, "when", "") != "call":
+                continue
+            for title, what in report.user_properties:
+                if title == "crash matrix":
                     terminalreporter.section(title)
-                    terminalreporter.write_line(str(text))
+                    terminalreporter.write_line(str(what))
+                elif title == "crossings":
+                    crossings += int(what)
+    if crossings:
+        terminalreporter.write_line(f"calls crossed {crossings} times")

@@ -27,6 +27,7 @@ class Flaw(enum.Enum):
     ABANDONS_LIVE = "abandoning kills blobs that a row names already"
     READS_ONCE = "a reader takes a blob for corrupt without reading the row again"
     FORGETS_FIRST = "a collection forgets a blob before its object is deleted"
+    DELETES_UNHELD = "a delete kills the blobs of a key under which it found no row to lock"
     RESERVES_AGAIN = "a reservation whose reply was lost is sent again under the same name"
 
 
@@ -416,8 +417,12 @@ def _small_writer(turn: _Turn, flaw: Flaw | None) -> Iterator[Step]:
 def _deleter(turn: _Turn, flaw: Flaw | None) -> Iterator[Step]:
     """A delete or an expiry: row and blob in one transaction."""
     state, _, process = turn
+    if process.at == "found nothing":
+        yield f"{process.operation} kills what is live", turn.at("end", state.retiring(None))
+        return
     if state.row is None:
-        yield f"{process.operation} finds nothing", turn.at("end")
+        where = "found nothing" if flaw is Flaw.DELETES_UNHELD else "end"
+        yield f"{process.operation} finds nothing", turn.at(where)
         return
     if flaw is Flaw.OBJECT_FIRST and state.row.blob in state.objects:
         gone = state._replace(objects=state.objects - {state.row.blob})
@@ -535,5 +540,6 @@ REFUTED_BY: dict[Flaw, str] = {
     Flaw.ABANDONS_LIVE: "one writer",
     Flaw.READS_ONCE: "writer, delete, reader",
     Flaw.FORGETS_FIRST: "one writer",
+    Flaw.DELETES_UNHELD: "writer, delete, reader",
     Flaw.RESERVES_AGAIN: "one writer",
 }

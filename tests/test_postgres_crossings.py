@@ -11,24 +11,23 @@ By default one crossing of 25; ``LTM_CROSSINGS=all``, as of ``make crossings``, 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import NamedTuple
 
 import pytest
 
-from ltm_async import ConflictError, LTMBackend, MemoryBlobStore, PostgresCatalog
-from ltm_async.testing import RecordedClient, Recorder, check_history
+from ltm_async import LTMBackend, MemoryBlobStore, PostgresCatalog
+from ltm_async.testing import RecordedClient, Recorder
 
+from .crossings import CALLS, OF_MANY, THERE, bring_about, call, judge
 from .databases import Console, Database, DatabaseClock, wait_for
 from .servers.postgres import Postgres
 
 HELD, WAITING, MEANWHILE = "held", "waiting", "meanwhile"
 MIDDLE = "m"
 """The key of what is held, and one of what waits; its other one is before this or behind."""
-LARGE = "x" * 3_000
 EVERY = 1 if os.environ.get("LTM_CROSSINGS") == "all" else 25
 """Prime to the number of each that is crossed, so that all of them are, by and by."""
 
@@ -47,12 +46,6 @@ CREATE CONSTRAINT TRIGGER hold AFTER INSERT OR UPDATE OR DELETE ON {}ltm_entries
 WAITS = """
 SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'
 """
-
-THERE = ["nothing", "small", "large", "ended"]
-"""What a key has before."""
-CALLS = ["store small", "store large", "store the same", "delete"]
-"""Which take any number of keys."""
-OF_ONE = [*CALLS, "store first", "touch", "sweep"]
 
 
 class Clients(NamedTuple):
@@ -84,43 +77,6 @@ async def clients(held_database: Database) -> AsyncIterator[Clients]:
         await catalog.aclose()
 
 
-async def call(client: RecordedClient, what: str, keys: Sequence[str]) -> None:
-    small = ["word", client.name, what]
-    match what:
-        case "store small":
-            await client.store_batch([{"key": key, "value": [*small, key]} for key in keys])
-        case "store large":
-            await client.store_batch([{"key": key, "value": [*small, key, LARGE]} for key in keys])
-        case "store the same":
-            await client.store_batch([{"key": key, "value": value_of(key)} for key in keys])
-        case "delete":
-            await client.delete_batch(keys)
-        case "store first":
-            with contextlib.suppress(ConflictError):
-                await client.store(keys[0], small, if_absent=True)
-        case "touch":
-            await client.touch(keys[0], metadata={"touched": True})
-        case "sweep":
-            await client.ltm.cleanup_expired()
-            await client.ltm.collect_garbage()
-
-
-def value_of(key: str) -> list[Any]:
-    """What a key has that has something large."""
-    return ["word", "at first", key, LARGE]
-
-
-async def bring_about(client: RecordedClient, there: str, key: str, clock: DatabaseClock) -> None:
-    match there:
-        case "small":
-            await client.store(key, ["word", "at first", key])
-        case "large":
-            await client.store(key, value_of(key))
-        case "ended":
-            await client.store(key, value_of(key), ttl=1)
-            clock.advance(2)
-
-
 async def cross(
     clients: Clients,
     namespace: str,
@@ -143,9 +99,9 @@ async def cross(
         )
         return recorder.client(name, ltm)
 
-    judge = client_of(MEANWHILE)
+    client = client_of(MEANWHILE)
     for key, what in there.items():
-        await bring_about(judge, what, key, clients.clock)
+        await bring_about(client, what, key, clients.clock)
     tasks: list[asyncio.Task[None]] = []
     lock = f"hashtextextended('{database.schema}', 0)"
     database.rows(f"SELECT pg_advisory_lock({lock})")
@@ -159,24 +115,19 @@ async def cross(
         database.rows(f"SELECT pg_advisory_unlock({lock})")
         await asyncio.gather(*tasks)
 
-    read = await judge.retrieve_batch(list(there))
-    assert not read.errors
-    assert check_history(recorder.history()) == []
-    await judge.ltm.collect_garbage()
-    verified = await judge.ltm.verify()
-    assert (verified.problems, verified.pending_blobs) == ({}, 0)
-    found = (await judge.ltm.search("word")).results
-    assert sorted(hit.key for hit in found) == sorted(read.results)
+    await judge(client, recorder, list(there))
 
 
-@pytest.mark.parametrize("waiting", CALLS)
-@pytest.mark.parametrize("held", CALLS)
-async def test_calls_that_cross_lose_nothing(clients: Clients, held: str, waiting: str) -> None:
-    crossings = list(itertools.product(THERE, ["a", "z"], THERE, OF_ONE, [False, True]))
-    first = (CALLS.index(held) * len(CALLS) + CALLS.index(waiting)) % EVERY
-    for number, (middle, other, there, meanwhile, rolled_back) in enumerate(crossings):
-        if number % EVERY != first:
-            continue
+@pytest.mark.parametrize("waiting", OF_MANY)
+@pytest.mark.parametrize("held", OF_MANY)
+async def test_calls_that_cross_lose_nothing(
+    clients: Clients, record_property: Callable[[str, object], None], held: str, waiting: str
+) -> None:
+    crossings = list(itertools.product(THERE, ["a", "z"], THERE, CALLS, [False, True]))
+    first = (OF_MANY.index(held) * len(OF_MANY) + OF_MANY.index(waiting)) % EVERY
+    chosen = crossings[first::EVERY]
+    record_property("crossings", len(chosen))
+    for number, (middle, other, there, meanwhile, rolled_back) in enumerate(chosen):
         calls = {
             HELD: (held, [MIDDLE]),
             WAITING: (waiting, [other, MIDDLE]),

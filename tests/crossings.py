@@ -1,0 +1,70 @@
+"""What calls that cross are, and how it is judged what became of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+from ltm_async import ConflictError
+from ltm_async.testing import ManualClock, RecordedClient, Recorder, check_history
+
+LARGE = "x" * 3_000
+
+THERE = ["nothing", "small", "large", "ended"]
+"""What a key has before."""
+OF_MANY = ["store small", "store large", "store the same", "delete"]
+"""Calls that take any number of keys."""
+OF_ONE = ["store first", "touch", "update"]
+CALLS = [*OF_MANY, *OF_ONE, "sweep"]
+
+
+async def bring_about(client: RecordedClient, there: str, key: str, clock: ManualClock) -> None:
+    match there:
+        case "small":
+            await client.store(key, ["word", "at first", key])
+        case "large":
+            await client.store(key, _large(key))
+        case "ended":
+            await client.store(key, _large(key), ttl=1)
+            clock.advance(2)
+
+
+async def call(client: RecordedClient, what: str, keys: Sequence[str]) -> None:
+    """Calls that take one key take the first."""
+    new = ["word", client.name, what]
+    match what:
+        case "store small":
+            await client.store_batch([{"key": key, "value": [*new, key]} for key in keys])
+        case "store large":
+            await client.store_batch([{"key": key, "value": [*new, key, LARGE]} for key in keys])
+        case "store the same":
+            await client.store_batch([{"key": key, "value": _large(key)} for key in keys])
+        case "delete":
+            await client.delete_batch(keys)
+        case "store first":
+            with contextlib.suppress(ConflictError):
+                await client.store(keys[0], [*new, LARGE], if_absent=True)
+        case "touch":
+            await client.touch(keys[0], metadata={"touched": True})
+        case "update":
+            await client.update(keys[0], [*new, LARGE])
+        case "sweep":
+            await client.ltm.cleanup_expired()
+            await client.ltm.collect_garbage()
+
+
+def _large(key: str) -> list[Any]:
+    return ["word", "at first", key, LARGE]
+
+
+async def judge(client: RecordedClient, recorder: Recorder, keys: Sequence[str]) -> None:
+    """At rest: an order explains what all were told, and rows, blobs and texts agree."""
+    read = await client.retrieve_batch(keys)
+    assert not read.errors
+    assert check_history(recorder.history()) == []
+    await client.ltm.collect_garbage()
+    verified = await client.ltm.verify()
+    assert (verified.problems, verified.pending_blobs) == ({}, 0)
+    found = (await client.ltm.search("word")).results
+    assert sorted(hit.key for hit in found) == sorted(read.results)
