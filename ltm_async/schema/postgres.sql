@@ -4,6 +4,8 @@
 -- be run as one transaction: as one query, or between BEGIN and COMMIT. Instants are
 -- microseconds since 1970, UTC, by this server's clock. Every function locks before it looks:
 -- a statement that waited for a lock still judges by what it saw before, the next one does not.
+-- A key without a row cannot be locked, and may have one by the next statement: what a function
+-- removes is of the rows that it holds, not of the keys that it was asked for.
 -- Rows are locked in the order of their keys, entries before the blobs they name.
 
 -- Two that ran this at the same time would collide, IF NOT EXISTS or not.
