@@ -1,14 +1,20 @@
-"""What calls that cross are, and how it is judged what became of them."""
+"""What calls that cross are, and how it is judged what became of them.
+
+``LTM_CROSSINGS=all``, as of ``make crossings``, has none left out.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ltm_async import ConflictError
+from ltm_async import ConflictError, LTMBackend
+from ltm_async.protocols import BlobStore, Catalog
 from ltm_async.testing import ManualClock, RecordedClient, Recorder, check_history
 
+ALL = os.environ.get("LTM_CROSSINGS") == "all"
 LARGE = "x" * 3_000
 
 THERE = ["nothing", "small", "large", "ended"]
@@ -17,6 +23,23 @@ OF_MANY = ["store small", "store large", "store the same", "delete"]
 """Calls that take any number of keys."""
 OF_ONE = ["store first", "touch", "update"]
 CALLS = [*OF_MANY, *OF_ONE, "sweep"]
+
+
+def client_of(
+    recorder: Recorder, name: str, catalog: Catalog, blobs: BlobStore, namespace: str
+) -> RecordedClient:
+    ltm = LTMBackend(catalog, blobs, namespace=namespace, index_text=True, on_unavailable="raise")
+    return recorder.client(name, ltm)
+
+
+@contextlib.contextmanager
+def noting(what: str) -> Iterator[None]:
+    """Whatever is raised says which crossing it was."""
+    try:
+        yield
+    except BaseException as exc:
+        exc.add_note(what)
+        raise
 
 
 async def bring_about(client: RecordedClient, there: str, key: str, clock: ManualClock) -> None:

@@ -4,27 +4,26 @@ A call stops before each of its requests in turn, to either store, and of Firest
 its server. Another is made meanwhile, whole, or so much time passes that reservations end. Then an
 order has to explain what both were told, and rows, blobs and texts have to agree.
 
-By default a slice; ``LTM_CROSSINGS=all``, as of ``make crossings``, leaves none out.
+By default a slice, see :mod:`tests.crossings`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import pathlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 import pytest
 
-from ltm_async import FirestoreCatalog, LTMBackend
+from ltm_async import FirestoreCatalog
 from ltm_async.entry import blob_path
-from ltm_async.protocols import BlobStore, Catalog, DueBlob
-from ltm_async.testing import Faults, RecordedClient, Recorder, faulty_blob_store, faulty_catalog
+from ltm_async.protocols import Catalog, DueBlob
+from ltm_async.testing import Faults, Recorder, faulty_blob_store, faulty_catalog
 
 from .backends import Rig, make_rig
-from .crossings import CALLS, THERE, bring_about, call, judge
+from .crossings import ALL, CALLS, THERE, bring_about, call, client_of, judge, noting
 
 T = TypeVar("T")
 
@@ -36,7 +35,6 @@ EVERY = {
     "firestore+memory": 101,
 }
 """One of so many crossings is tried by default; prime to how many of each kind there are."""
-ALL = os.environ.get("LTM_CROSSINGS") == "all"
 KEYS = ["a", "b"]
 TIME_PASSES = "time passes"
 """So much that reservations end, and a collection is made."""
@@ -88,12 +86,6 @@ async def cross(
     recorder = Recorder()
     taken: list[DueBlob] = []
 
-    def client_of(name: str, catalog: Catalog, blobs: BlobStore) -> RecordedClient:
-        ltm = LTMBackend(
-            catalog, blobs, namespace=namespace, index_text=True, on_unavailable="raise"
-        )
-        return recorder.client(name, ltm)
-
     async def meanwhile() -> None:
         if second in (TIME_PASSES, TAKEN):
             await asyncio.to_thread(rig.clock.advance, HOUR_S)
@@ -102,13 +94,14 @@ async def cross(
         else:
             await call(client, "sweep" if second == TIME_PASSES else second, KEYS)
 
-    client = client_of("second", rig.catalog, rig.blobs)
+    client = client_of(recorder, "second", rig.catalog, rig.blobs, namespace)
     for key, what in there.items():
         await bring_about(client, what, key, rig.clock)
     pause = Pause(at, meanwhile)
     with pytest.MonkeyPatch.context() as patched:
+        catalog = through(rig.catalog, pause, patched)
         blobs = faulty_blob_store(rig.blobs, pause)
-        crossed = client_of("first", through(rig.catalog, pause, patched), blobs)
+        crossed = client_of(recorder, "first", catalog, blobs, namespace)
         await call(crossed, first, KEYS)
     blob_ids = [blob.blob_id for blob in taken]
     await rig.blobs.delete([blob_path(namespace, blob_id) for blob_id in blob_ids])
@@ -134,11 +127,8 @@ async def test_calls_that_cross_lose_nothing(
         for at in range(most_steps):
             if (CALLS.index(first) + number * most_steps + at) % every:
                 continue
-            try:
+            with noting(f"{second!r} before step {at} of {first!r}, where there was {there}"):
                 came = await cross(rig, f"mine/{number}/{at}", at, there, first, second)
-            except BaseException as exc:
-                exc.add_note(f"{second!r} before step {at} of {first!r}, where there was {there}")
-                raise
             if not came:
                 break
             tried += 1

@@ -5,30 +5,39 @@ held at its commit with all its locks, a second waits for it, and a third does w
 to a key that the second has, too. Then an order has to explain what all three were told, and rows,
 blobs and texts have to agree.
 
-By default one crossing of 25; ``LTM_CROSSINGS=all``, as of ``make crossings``, leaves none out.
+By default one crossing of 25, see :mod:`tests.crossings`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import NamedTuple
 
 import pytest
 
-from ltm_async import LTMBackend, MemoryBlobStore, PostgresCatalog
+from ltm_async import MemoryBlobStore, PostgresCatalog
 from ltm_async.testing import RecordedClient, Recorder
 
-from .crossings import CALLS, OF_MANY, THERE, bring_about, call, judge
+from .crossings import (
+    ALL,
+    CALLS,
+    OF_MANY,
+    THERE,
+    bring_about,
+    call,
+    client_of,
+    judge,
+    noting,
+)
 from .databases import Console, Database, DatabaseClock, wait_for
 from .servers.postgres import Postgres
 
 HELD, WAITING, MEANWHILE = "held", "waiting", "meanwhile"
 MIDDLE = "m"
 """The key of what is held, and one of what waits; its other one is before this or behind."""
-EVERY = 1 if os.environ.get("LTM_CROSSINGS") == "all" else 25
+EVERY = 1 if ALL else 25
 """Prime to the number of each that is crossed, so that all of them are, by and by."""
 
 HOLD = """
@@ -43,8 +52,14 @@ CREATE CONSTRAINT TRIGGER hold AFTER INSERT OR UPDATE OR DELETE ON {}ltm_entries
     DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {}hold();
 """
 
+LOCK = "SELECT pg_advisory_lock(hashtextextended($1, 0))"
+UNLOCK = "SELECT pg_advisory_unlock(hashtextextended($1, 0))"
 WAITS = """
-SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'
+SELECT FROM pg_stat_activity WHERE application_name = $1 AND wait_event_type = 'Lock'
+"""
+CANCEL = """
+SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+WHERE application_name = $1 AND wait_event_type = 'Lock'
 """
 
 
@@ -89,33 +104,27 @@ async def cross(
     database = clients.database
     recorder = Recorder()
 
-    def client_of(name: str) -> RecordedClient:
-        ltm = LTMBackend(
-            clients.catalogs[name],
-            clients.blobs,
-            namespace=namespace,
-            index_text=True,
-            on_unavailable="raise",
-        )
-        return recorder.client(name, ltm)
+    def client(name: str) -> RecordedClient:
+        return client_of(recorder, name, clients.catalogs[name], clients.blobs, namespace)
 
-    client = client_of(MEANWHILE)
     for key, what in there.items():
-        await bring_about(client, what, key, clients.clock)
+        await bring_about(client(MEANWHILE), what, key, clients.clock)
     tasks: list[asyncio.Task[None]] = []
-    lock = f"hashtextextended('{database.schema}', 0)"
-    database.rows(f"SELECT pg_advisory_lock({lock})")
+    database.rows(LOCK, database.schema)
     try:
         for name, (what, keys) in calls.items():
-            tasks.append(asyncio.create_task(call(client_of(name), what, keys)))
+            tasks.append(asyncio.create_task(call(client(name), what, keys)))
             await wait_for(lambda: tasks[-1].done() or database.rows(WAITS, name))  # noqa: B023
+        free = there[MIDDLE] == "nothing"  # a delete finds nothing that it could wait for
+        assert tasks[0].done() == (free and calls[HELD][0] == "delete")
+        assert tasks[1].done() == (tasks[0].done() or (free and calls[WAITING][0] == "delete"))
         if rolled_back:  # after which the library tries it again
-            database.rows(f"SELECT pg_cancel_backend(pid) FROM ({WAITS}) AS held", HELD)
+            assert database.rows(CANCEL, HELD) or tasks[0].done()
     finally:
-        database.rows(f"SELECT pg_advisory_unlock({lock})")
+        database.rows(UNLOCK, database.schema)
         await asyncio.gather(*tasks)
 
-    await judge(client, recorder, list(there))
+    await judge(client(MEANWHILE), recorder, list(there))
 
 
 @pytest.mark.parametrize("waiting", OF_MANY)
@@ -134,8 +143,5 @@ async def test_calls_that_cross_lose_nothing(
             MEANWHILE: (meanwhile, [other]),
         }
         had = {MIDDLE: middle, other: there}
-        try:
+        with noting(f"{calls}, where there was {had}, {rolled_back=}"):
             await cross(clients, f"n{number}", calls, had, rolled_back=rolled_back)
-        except BaseException as exc:
-            exc.add_note(f"{calls}, where there was {had}, {rolled_back=}")
-            raise
