@@ -22,6 +22,7 @@ from ltm_async import (
 from ltm_async.testing import Faults, Mode
 
 from .backends import PAIRS, Rig, make_rig
+from .servers.firestore import reads_between_commits
 
 LARGE = {"text": "ü" * 2_000}
 
@@ -441,8 +442,11 @@ async def test_a_value_that_is_replaced_at_each_look_is_told_as_that(
     await rig.aclose()
 
 
-async def test_a_batch_is_read_whole_while_it_is_replaced(rig: Rig) -> None:
+async def test_a_batch_is_read_whole_while_it_is_replaced(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half of its values are blobs: those read again must not be mixed with rows read before."""
+    reads_between_commits(monkeypatch)
     keys = [f"k{n}" for n in range(6)]
 
     def batch(number: int) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pathlib
@@ -15,9 +16,11 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import botocore.exceptions
 import pytest
+from google.cloud.firestore_v1 import AsyncClient, DocumentSnapshot
 
 from ltm_async import AccessDeniedError
 
@@ -25,6 +28,7 @@ from .azure_stores import store_on
 from .databases import wait_for
 from .servers import postgres
 from .servers.azurite import Azurite
+from .servers.firestore import Firestore, new_project
 from .servers.http_proxy import Answer, HttpProxy, error
 from .servers.ministack import Key, MiniStack
 from .servers.need import missing
@@ -189,6 +193,38 @@ def test_pgbouncer_pools_transactions(
     assert asked == "2"
     socket_port = query(pgbouncer_server, postgres_server.programs, "SELECT inet_server_port()")
     assert int(socket_port) == postgres_server.port
+
+
+# Firestore
+
+
+async def test_firestore_shows_a_commit_document_by_document(firestore_server: Firestore) -> None:
+    """And says that it was read later, so this is the emulator's; without it, tests need no
+    `reads_between_commits`."""
+    client = AsyncClient(project=new_project())
+    wanted = [client.collection("c").document(str(n)) for n in range(6)]
+    seen: list[DocumentSnapshot[Any]] = []
+
+    def torn() -> bool:
+        return len({document.update_time for document in seen}) > 1
+
+    async def write() -> None:
+        turn = 0
+        while not torn():
+            turn += 1
+            batch = client.batch()
+            for document in wanted:
+                batch.set(document, {"turn": turn})
+            await batch.commit()
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        group.create_task(write())
+        while not torn():
+            seen = [document async for document in client.get_all(wanted) if document.exists]
+    assert len(seen) == 6
+    newest = max(document.update_time for document in seen)
+    assert all(document.read_time > newest for document in seen)
+    await client._firestore_api.transport.close()
 
 
 # Azure

@@ -1,10 +1,12 @@
 """Google's emulator of Firestore, which comes with the Google Cloud CLI.
 
-It enforces no composite index, and takes requests of up to 4 MiB, not 10.
+It enforces no composite index, takes requests of up to 4 MiB, not 10, and shows a commit document
+by document.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import json
@@ -13,12 +15,17 @@ import pathlib
 import shutil
 import urllib.request
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ltm_async.catalogs.firestore.documents import Documents
 
 from .loop_thread import LoopThread
 from .need import missing
 from .process import Server, free_port, new_folder
+
+if TYPE_CHECKING:
+    import pytest
 
 VARIABLE = "LTM_FIRESTORE_EMULATOR"
 USUAL_PLACES = (
@@ -43,6 +50,25 @@ def grpc_engine() -> Iterator[None]:
     keeper.call(grpc.aio.init_grpc_aio)
     yield
     keeper.close()
+
+
+def reads_between_commits(patched: pytest.MonkeyPatch) -> None:
+    """Have each read and commit of this loop wait for the others to end.
+
+    The emulator shows a commit document by document, even to a transaction that only reads, where
+    an answer of Firestore's is of one moment: see ``Documents.read``.
+    """
+    one_at_a_time = asyncio.Lock()
+
+    def alone(ask: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def asked(*args: Any, **kwargs: Any) -> Any:
+            async with one_at_a_time:
+                return await ask(*args, **kwargs)
+
+        return asked
+
+    for name in ("read", "commit"):
+        patched.setattr(Documents, name, alone(getattr(Documents, name)))
 
 
 def new_project() -> str:
