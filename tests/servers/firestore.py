@@ -56,7 +56,7 @@ def reads_between_commits(patched: pytest.MonkeyPatch) -> None:
     """Have each read and commit of this loop wait for the others to end.
 
     The emulator shows a commit document by document, even to a transaction that only reads, where
-    an answer of Firestore's is of one moment: see ``Documents.read``.
+    an answer of Firestore's is of one moment: see ``Found``.
     """
     one_at_a_time = asyncio.Lock()
 

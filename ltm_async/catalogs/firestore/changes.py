@@ -13,7 +13,12 @@ class StaleError(Exception):
 
 
 class Found(NamedTuple):
-    """Documents that are there, by name, as of one moment."""
+    """Documents that are there, by name, as of one moment, the read time of the last answer.
+
+    Those of answers before it have not changed until then, says Google
+    (https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.v1, ``read_time`` of
+    BatchGetDocumentsResponse and RunQueryResponse).
+    """
 
     documents: dict[str, Document]
     now_us: int

@@ -29,12 +29,7 @@ class Documents:
     async def read(
         self, names: Mapping[str, Iterable[str]], *, fields: Sequence[str] | None = None
     ) -> Found:
-        """Those of *names*, by collection, that are there; one request, of one name at least.
-
-        All are as of the read time of the last answer: those before it have not changed until then
-        (https://cloud.google.com/firestore/docs/reference/rpc/google.firestore.v1, "read_time" of
-        BatchGetDocumentsResponse).
-        """
+        """Those of *names*, by collection, that are there; one request, of one name at least."""
         request = self._client.read_request(database=self._client.database)
         for collection, wanted in names.items():
             request.documents.extend([f"{self._home}{collection}/{name}" for name in wanted])
