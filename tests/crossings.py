@@ -6,13 +6,18 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+import pytest
 
 from ltm_async import ConflictError, LTMBackend
 from ltm_async.protocols import BlobStore, Catalog
 from ltm_async.testing import ManualClock, RecordedClient, Recorder, check_history
+from ltm_async.text import MAX_QUERY_BYTES, prose_of
 
 ALL = os.environ.get("LTM_CROSSINGS") == "all"
 LARGE = "x" * 3_000
@@ -25,10 +30,23 @@ OF_ONE = ["store first", "touch", "update"]
 CALLS = [*OF_MANY, *OF_ONE, "sweep"]
 
 
+def directions(texts: list[str]) -> list[list[float]]:
+    """Equal where texts begin equal, and else hardly ever."""
+    angles = [zlib.crc32(text[:MAX_QUERY_BYTES].encode()) / 2**32 * math.tau for text in texts]
+    return [[math.cos(angle), math.sin(angle)] for angle in angles]
+
+
 def client_of(
     recorder: Recorder, name: str, catalog: Catalog, blobs: BlobStore, namespace: str
 ) -> RecordedClient:
-    ltm = LTMBackend(catalog, blobs, namespace=namespace, index_text=True, on_unavailable="raise")
+    ltm = LTMBackend(
+        catalog,
+        blobs,
+        namespace=namespace,
+        index_text=True,
+        embed=directions,
+        on_unavailable="raise",
+    )
     return recorder.client(name, ltm)
 
 
@@ -81,13 +99,26 @@ def _large(key: str) -> list[Any]:
     return ["word", "at first", key, LARGE]
 
 
-async def judge(client: RecordedClient, recorder: Recorder, keys: Sequence[str]) -> None:
-    """At rest: an order explains what all were told, and rows, blobs and texts agree."""
+async def judge(
+    recorder: Recorder, catalog: Catalog, blobs: BlobStore, namespace: str, keys: Sequence[str]
+) -> None:
+    """At rest: an order explains what all were told, and rows, blobs, texts and vectors agree."""
+    client = client_of(recorder, "judge", catalog, blobs, namespace)
     read = await client.retrieve_batch(keys)
     assert not read.errors
     assert check_history(recorder.history()) == []
     await client.ltm.collect_garbage()
     verified = await client.ltm.verify()
     assert (verified.problems, verified.pending_blobs) == ({}, 0)
-    found = (await client.ltm.search("word")).results
-    assert sorted(hit.key for hit in found) == sorted(read.results)
+    by_words = LTMBackend(catalog, blobs, namespace=namespace, index_text=True)
+    assert (await scores_of(by_words, "word")).keys() == read.results.keys()
+    by_meaning = LTMBackend(catalog, blobs, namespace=namespace, embed=directions)
+    assert (await scores_of(by_meaning, "word")).keys() == read.results.keys()
+    for key, hit in read.results.items():
+        scores = await scores_of(by_meaning, prose_of(key, hit.value)[:MAX_QUERY_BYTES])
+        assert scores[key] == pytest.approx(1, abs=1e-5), "it has the vector of another value"
+
+
+async def scores_of(ltm: LTMBackend, query: str) -> dict[str, float]:
+    found = (await ltm.search(query)).raise_for_error()
+    return {hit.key: hit.score for hit in found.results}

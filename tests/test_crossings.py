@@ -2,7 +2,7 @@
 
 A call stops before each of its requests in turn, to either store, and of Firestore's before each to
 its server. Another is made meanwhile, whole, or so much time passes that reservations end. Then an
-order has to explain what both were told, and rows, blobs and texts have to agree.
+order has to explain what both were told, and rows, blobs, texts and vectors have to agree.
 
 By default a slice, see :mod:`tests.crossings`.
 """
@@ -106,7 +106,7 @@ async def cross(
     blob_ids = [blob.blob_id for blob in taken]
     await rig.blobs.delete([blob_path(namespace, blob_id) for blob_id in blob_ids])
     await rig.catalog.forget_blobs(namespace, blob_ids)
-    await judge(client, recorder, KEYS)
+    await judge(recorder, rig.catalog, rig.blobs, namespace, KEYS)
     return pause.came
 
 

@@ -3,7 +3,7 @@
 A transaction looks, waits for a lock and looks again, and others commit in between. So one call is
 held at its commit with all its locks, a second waits for it, and a third does what it can meanwhile
 to a key that the second has, too. Then an order has to explain what all three were told, and rows,
-blobs and texts have to agree.
+blobs, texts and vectors have to agree.
 
 By default one crossing of 25, see :mod:`tests.crossings`.
 """
@@ -124,7 +124,7 @@ async def cross(
         database.rows(UNLOCK, database.schema)
         await asyncio.gather(*tasks)
 
-    await judge(client(MEANWHILE), recorder, list(there))
+    await judge(recorder, clients.catalogs[MEANWHILE], clients.blobs, namespace, list(there))
 
 
 @pytest.mark.parametrize("waiting", OF_MANY)
