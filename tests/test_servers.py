@@ -221,7 +221,6 @@ async def test_firestore_shows_a_commit_document_by_document(firestore_server: F
         group.create_task(write())
         while not torn():
             seen = [document async for document in client.get_all(wanted) if document.exists]
-    assert len(seen) == 6
     newest = max(document.update_time for document in seen)
     assert all(document.read_time > newest for document in seen)
     await client._firestore_api.transport.close()
